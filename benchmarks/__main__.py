@@ -43,6 +43,7 @@ from benchmarks.s2 import live_run as s2_live
 from benchmarks.s2 import run as s2
 from benchmarks.s3 import live_run as s3_live
 from benchmarks.s3 import run as s3
+from benchmarks.s4 import live_run as s4_live
 from benchmarks.s4 import run as s4
 from benchmarks.s5 import run as s5
 from benchmarks.t1 import run as t1
@@ -446,6 +447,14 @@ def fairness(engine: EngineModel, quick: bool, jobs: int) -> None:
     """Tenants in overload, one of which floods or is under-predicted; on a simulated engine."""
     with _errors_in_one_line():
         s4.run(engine, quick=quick, jobs=jobs)
+
+
+@main.command("S4-live")
+@quick_option
+def fairness_live(*, quick: bool) -> None:
+    """Five tenants on the live gateway: all equal, one floods, one is under-predicted."""
+    with _errors_in_one_line():
+        s4_live.run(quick=quick)
 
 
 @main.command("S5")

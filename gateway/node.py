@@ -383,6 +383,7 @@ def _options(settings: Settings) -> Options:
         max_delay_s=settings.max_delay_s,
         waiting_weight=settings.waiting_weight,
         fixed_batch=settings.fixed_batch,
+        shares=settings.shares,
     )
 
 

@@ -273,6 +273,13 @@ class Settings(Struct, frozen=True, rename=_variable):
             "times, which in overload with 20 are about those of first come, first served",
         ),
     ] = 3.0
+    shares: Annotated[
+        Literal["tenant", "app", "user"],
+        Meta(
+            description="under the policy lmaas, who gets fair shares: tenants alone (`tenant`), "
+            "the apps of a tenant too (`app`), or also the users of an app (`user`)",
+        ),
+    ] = "user"
     tau_floor: Annotated[
         float,
         Meta(

@@ -44,6 +44,7 @@ class App(Base):
 
     __tablename__ = "apps"
     __table_args__ = (
+        CheckConstraint("share > 0", name="share_positive"),
         Index("uq_apps_tenant_id_name", "tenant_id", "name", unique=True, postgresql_where=PRESENT),
     )
 
@@ -51,6 +52,8 @@ class App(Base):
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
     name: Mapped[str]
     instruction: Mapped[str | None]
+    # Weight against other waiting apps of the tenant: twice the share gets twice the tokens.
+    share: Mapped[float] = mapped_column(default=1.0, server_default=text("1"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
 

@@ -1,6 +1,7 @@
 """Real texts as requests to replay, each with a predicted length: LMaaS's own, or Magnus's."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,11 @@ def text_requests(data: Path, threads: int, say: Callable[[str], None]) -> Workl
         wanted = EvaluationOptions(lengths="words", threads=threads, cache=EMBEDDINGS)
         _write(run(read_corpus(data, data), wanted, TextVectors(), say), file)
     return _read(file)
+
+
+def of_one_app(requests: Workload) -> Workload:
+    """The same requests as of one app: for the order among them, without shares between apps."""
+    return replace(requests, app=np.zeros_like(requests.app), apps=requests.apps[:1])
 
 
 def with_published_predictions(

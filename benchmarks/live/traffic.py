@@ -65,8 +65,8 @@ class Answer(Struct, frozen=True):
 
 def send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
     """Seconds from each request's time to its complete answer. RuntimeError for a wrong one."""
-    ends = _end_tokens(DEMO_FOLDER)
-    answers = ask(url, [TimedBody(request.at_s, _body(request, ends)) for request in requests])
+    ends = end_tokens(DEMO_FOLDER)
+    answers = ask(url, [TimedBody(request.at_s, body_of(request, ends)) for request in requests])
     for request, answer in zip(requests, answers, strict=True):
         if answer.error is not None:
             raise RuntimeError(f"a request failed: {answer.error}")
@@ -117,7 +117,7 @@ async def _answer(response: httpx.Response, response_s: float) -> Answer:
     )
 
 
-def _body(request: PlannedRequest, ends: dict[str, float]) -> dict[str, Any]:
+def body_of(request: PlannedRequest, ends: dict[str, float]) -> dict[str, Any]:
     """The body: end tokens are suppressed, so the answer has exactly max_tokens tokens."""
     return {
         "model": DEMO_FOLDER.name,
@@ -128,7 +128,7 @@ def _body(request: PlannedRequest, ends: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _end_tokens(model: Path) -> dict[str, float]:
+def end_tokens(model: Path) -> dict[str, float]:
     """A bias that suppresses every end token."""
     ends = json.loads((model / "generation_config.json").read_text())["eos_token_id"]
     return {str(token): -100.0 for token in (ends if isinstance(ends, list) else [ends])}

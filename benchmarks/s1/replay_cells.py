@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from benchmarks.harness.text_requests import of_one_app
 from benchmarks.s1.ladder import (
     CONTINUOUS,
     FIXED_BATCH,
@@ -125,7 +126,7 @@ def requests_of(setting: Setting, texts: Workload) -> Workload:
     if setting.apps is not None:
         kept &= np.isin(texts.app, [texts.apps.index(app) for app in setting.apps])
     found = texts.take(kept)
-    return replace(found, max_tokens=np.full(len(found), MAX_ANSWER, np.int32))
+    return of_one_app(replace(found, max_tokens=np.full(len(found), MAX_ANSWER, np.int32)))
 
 
 def case(

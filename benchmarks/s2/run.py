@@ -19,7 +19,7 @@ from benchmarks.harness.contenders import (
     saturated_rate,
 )
 from benchmarks.harness.report import Report, Row
-from benchmarks.harness.text_requests import text_requests
+from benchmarks.harness.text_requests import of_one_app, text_requests
 from benchmarks.s2.cells import (
     REQUESTS,
     TEXTS,
@@ -49,7 +49,7 @@ def run(
     report = Report("S2", look=look)
     if trace is None:
         report.say("no --trace: the arrival trace is left out, and the run counts as a quick look")
-    whole = {TEXTS: text_requests(data, jobs, report.say)}  # proportional and open apps, mixed
+    whole = {TEXTS: of_one_app(text_requests(data, jobs, report.say))}  # all kinds of texts
     if trace is not None:
         whole[TRACE] = read_trace(trace)
     sources = {name: fitting_smallest_pool(workload, engine) for name, workload in whole.items()}

@@ -1,4 +1,7 @@
-"""S4: what the other tenants notice when one floods the gateway or is under-predicted; replayed."""
+"""S4: what others notice when one floods the gateway or is under-predicted; replayed.
+
+Tenants, the apps of a tenant, or the users of an app.
+"""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -19,7 +22,7 @@ from benchmarks.harness.contenders import (
 )
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.s4.service import bound, largest_gap
-from benchmarks.s4.traffic import EQUAL, FLOODED, LYING, ONE_TENANT, PHASES, phase
+from benchmarks.s4.traffic import COMPARED_WITH, EQUAL, ONE_TENANT, PHASES, compared, phase
 from gateway.quantiles import Floats
 from gateway.replay import comparison
 from gateway.replay.comparison import Case, Contender, ReplayRun, compare
@@ -37,10 +40,9 @@ LEAST_THROUGHPUT: Final = 0.98
 
 
 class FairnessMeasures(Struct, frozen=True, kw_only=True):
-    """What the other tenants got, and what the engine did.
+    """What the others got, and what the engine did.
 
-    `gap` is the largest difference of service between two tenants over the VTC bound; None with one
-    tenant.
+    `gap` is the largest difference of service between two over the VTC bound; None with one tenant.
     """
 
     others_mean_s: float
@@ -70,7 +72,7 @@ def fairness_measures(done: ReplayRun) -> FairnessMeasures:
     """A hook: the measures of a run."""
     workload, results = done.workload, done.results
     others = response_of_others(workload, results.finished_s)
-    several = len(np.unique(workload.tenant)) > 1
+    several = len(np.unique(compared(workload)[1])) > 1
     shape = done.case.engine.shape
     tokens = workload.prompt_tokens + workload.generation_tokens
     return FairnessMeasures(
@@ -84,14 +86,15 @@ def fairness_measures(done: ReplayRun) -> FairnessMeasures:
 
 
 def response_of_others(workload: Workload, finished_s: Floats) -> Floats:
-    """The response times of all tenants but the first."""
-    others = (workload.tenant != 0) | (workload.tenant.max() == 0)
+    """The response times of all that are compared but the first, or of one tenant alone."""
+    whose = compared(workload)[1]
+    others = (whose > 0) | (whose.max() == 0)
     found: Floats = (finished_s - workload.arrived_s)[others & np.isfinite(finished_s)]
     return found
 
 
 def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
-    """A row for each pool, phase and policy; ratios are over `equal`, seed by seed."""
+    """A row for each pool, phase and policy; ratios are over the equal phase, seed by seed."""
     groups = group_by_key(cells)
     for (pool, name), group in groups.items():
         for policy in CONTENDERS:
@@ -114,9 +117,9 @@ def targets(cells: Iterable[Cell]) -> Iterator[Target]:
     """What others notice, what fairness costs, and the service gap."""
     groups = group_by_key(cells)
     for pool in POOLS:
-        for name in (FLOODED, LYING):
+        for name, equal in COMPARED_WITH.items():
             ratio = p99_ratio(groups, pool, name, OURS)
-            yield target(f"{pool}, {name}: others' p99 over equal", ratio, MOST_SLOWER, "at most")
+            yield target(f"{pool}, {name}: others' p99 over {equal}", ratio, MOST_SLOWER, "at most")
         yield target(
             f"{pool}: tokens/s over those without tenants",
             throughput_ratio(groups, pool),
@@ -137,8 +140,9 @@ def targets(cells: Iterable[Cell]) -> Iterator[Target]:
 
 
 def p99_ratio(groups: Groups, pool: str, name: str, policy: str) -> float | None:
-    """The others' p99 over that in `equal`, of the seeds that both have."""
-    one, other = groups.get((pool, name), []), groups.get((pool, EQUAL), [])
+    """The others' p99 over that in the equal phase, of the seeds that both have."""
+    equal = COMPARED_WITH.get(name, name)
+    one, other = groups.get((pool, name), []), groups.get((pool, equal), [])
     pairs = list(zip(one, other, strict=False))
     if not pairs or name == ONE_TENANT:
         return None

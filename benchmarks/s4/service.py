@@ -1,36 +1,46 @@
-"""How evenly tenants were served (VTC, OSDI 2024, arXiv 2401.00588)."""
+"""How evenly tenants, apps or users were served (VTC, OSDI 2024, arXiv 2401.00588)."""
 
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
-from gateway.quantiles import Floats
-from gateway.replay.measure.results import ReplayResults
+from benchmarks.s4.traffic import compared
+from gateway.quantiles import Bools, Floats
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.lmaas.fair_share import GENERATED_TOKEN_WEIGHT
 
 SAMPLES: Final = 2_000
 
 
-def largest_gap(workload: Workload, results: ReplayResults) -> float:
-    """The largest difference of service between two tenants, over any time both had a backlog.
+class ServiceTimes(Protocol):
+    """When each request started, had its first token and ended, (n,): in a replay or live."""
 
-    In prompt tokens. A request is served its prompt when it has its first token, and its answer
-    evenly from then to its end.
+    dispatched_s: Floats
+    first_token_s: Floats
+    finished_s: Floats
+
+
+def largest_gap(workload: Workload, results: ServiceTimes) -> float:
+    """The largest difference of service between those compared, while all had a backlog.
+
+    Tenants, or the apps or users of one (`compared`); in prompt tokens. A request is served its
+    prompt when it has its first token, and its answer evenly from then to its end.
     """
     times = np.linspace(*backlogged(workload, results), SAMPLES)
-    served = [_served(workload, results, tenant, times) for tenant in range(len(workload.tenants))]
+    whose = compared(workload)[1]
+    served = [_served(workload, results, whose == each, times) for each in range(whose.max() + 1)]
     gaps = [
         np.ptp(one - other) for place, one in enumerate(served) for other in served[place + 1 :]
     ]
     return float(max(gaps))
 
 
-def backlogged(workload: Workload, results: ReplayResults) -> tuple[float, float]:
-    """From when and until when requests of every tenant waited."""
+def backlogged(workload: Workload, results: ServiceTimes) -> tuple[float, float]:
+    """From when and until when requests of all that are compared waited."""
     begins, ends = [], []
-    for tenant in range(len(workload.tenants)):
-        own = workload.tenant == tenant
+    whose = compared(workload)[1]
+    for each in range(whose.max() + 1):
+        own = whose == each
         dispatched, arrived = np.sort(results.dispatched_s[own]), workload.arrived_s[own]
         # Before each arrival, the requests that have come and not been dispatched.
         waiting = np.arange(len(arrived)) - np.searchsorted(dispatched, arrived)
@@ -46,9 +56,9 @@ def bound(workload: Workload, pool_tokens: int) -> float:
     return 2 * max(longest, GENERATED_TOKEN_WEIGHT * pool_tokens)
 
 
-def _served(workload: Workload, results: ReplayResults, tenant: int, times: Floats) -> Floats:
-    """The service that a tenant has had at each of these times: (len(times),)."""
-    own = (workload.tenant == tenant) & np.isfinite(results.finished_s)
+def _served(workload: Workload, results: ServiceTimes, own: Bools, times: Floats) -> Floats:
+    """The service that these requests have had at each of these times: (len(times),)."""
+    own = own & np.isfinite(results.finished_s)
     first, last = results.first_token_s[own], results.finished_s[own]
     prompt, answer = workload.prompt_tokens[own], workload.generation_tokens[own]
     order = np.argsort(first)

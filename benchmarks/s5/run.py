@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks.harness.contenders import OURS, POOLS, SEEDS, fitting_smallest_pool, pool_of
 from benchmarks.harness.report import Report
-from benchmarks.harness.text_requests import text_requests
+from benchmarks.harness.text_requests import of_one_app, text_requests
 from benchmarks.s5.cells import (
     CONTENDERS,
     JUDGED_REFUSALS,
@@ -39,7 +39,7 @@ def run(data: Path, engine: EngineModel, *, quick: bool, only: str, jobs: int) -
     look = quick or bool(only)
     report = Report("S5", look=look)
     requests, judged = (QUICK_REQUESTS, QUICK_JUDGED) if quick else (REQUESTS, JUDGED_REFUSALS)
-    all_cases = _cases(text_requests(data, 1, report.say), engine, requests)
+    all_cases = _cases(of_one_app(text_requests(data, 1, report.say)), engine, requests)
     cases = [each for each in all_cases if "/".join(each.key).startswith(only)]
     cells: list[Cell] = []
     for done in compare(

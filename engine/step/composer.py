@@ -17,10 +17,11 @@ from engine.step.sequence import SequenceState
 class Composer:
     """Continuous batching: all running sequences decode, then prompts fill the step.
 
-    Sequences with a lower `preempt_first` start first; among equal ones, preempted sequences before
-    new ones, in submit order. The first one that does not fit blocks the others, so none starves.
-    At most `max_running` sequences run at once, background ones not counted. If more decode than a
-    step has tokens, they take turns, the longest left out first, and prompts keep `PROMPT_SHARE`.
+    Sequences with a lower `preempt_first` start first, and so do their prompts; among equal ones,
+    preempted sequences before new ones, in submit order. The first one that does not fit blocks the
+    others, so none starves. At most `max_running` sequences run at once, background ones not
+    counted. If more decode than a step has tokens, they take turns, the longest left out first, and
+    prompts keep `PROMPT_SHARE`.
 
     Of background sequences (`SequenceState.background`) as many run as memory holds and
     `BackgroundWork.most_rows` allows. They are composed last and keep no other out: for one that
@@ -307,7 +308,7 @@ class Composer:
         """The step's chunks but those of background work; allocates the pages that they write."""
         ready = [s for s in self._others_running if s.ready]
         decoding = [s for s in ready if s.uncomputed == 1]
-        prompts = [s for s in ready if s.uncomputed > 1]
+        prompts = sorted((s for s in ready if s.uncomputed > 1), key=lambda s: s.preempt_first)
         limit = self.step_tokens - self._kept_for_background()
         rows = decoding_rows(len(decoding), limit, prompts=bool(prompts))
         if rows < len(decoding):

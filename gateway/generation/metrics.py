@@ -115,7 +115,7 @@ class GatewayMetrics:
         )
         self._starts = Counter(
             "lmaas_batches",
-            "Batches started, by reason: rank, arrival, overdue or late.",
+            "Batches started, by reason: rank, arrival, overdue, late or share.",
             ["reason"],
             registry=registry,
         )

@@ -15,7 +15,7 @@ from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
 from gateway.generation.engine_session import EngineSession, mode_of
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
-from gateway.generation.insight.queue_view import QueuePage, read_queue
+from gateway.generation.insight.queue_view import QueuePage, read_queue, share_waited_for
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
@@ -263,4 +263,4 @@ class Scheduler:
 
     def _explained(self, state: RequestState) -> Explanation:
         record = record_of(state, self._origin, self.policy.name, self._clock())
-        return explain_held(state, record)
+        return explain_held(state, record, share_waited_for(self.policy, state.id.hex))

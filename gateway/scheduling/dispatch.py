@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 
-DispatchReason: TypeAlias = Literal["rank", "arrival", "overdue", "late"]
+DispatchReason: TypeAlias = Literal["rank", "arrival", "overdue", "late", "share"]
 
 
 def response_ratio(waited_s: float, serving_s: float) -> float:
@@ -41,7 +41,8 @@ class Dispatch(Struct, frozen=True):
     `serving_s` is S of these requests, `waited_s` their longest wait W and `ratio` R = (W + S)/S.
     `reason` is why they are next: the highest `rank`, `arrival` where order is by arrival,
     `overdue` where they had been held back for as long as the bound allows, `late` where a deadline
-    is near. The engine is to preempt the requests named in `preempt` to make room.
+    is near, `share` where another app or user of their tenant would have exceeded its share. The
+    engine is to preempt the requests named in `preempt` to make room.
     """
 
     requests: tuple[QueuedRequest, ...]

@@ -14,6 +14,7 @@ from gateway.scheduling.baselines.capped import CappedPolicy
 from gateway.scheduling.baselines.ranked import RankedPolicy, RankFunction, by_length, by_ratio
 from gateway.scheduling.baselines.s3 import S3Policy
 from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.lmaas.inner_shares import Level, ShareLevel
 from gateway.scheduling.lmaas.policy import LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import OrderBounds
 from gateway.scheduling.magnus.fixed import FixedPolicy, SimilarPolicy
@@ -138,6 +139,9 @@ class SharingPolicy(Policy, Protocol):
         Call it when `dispatch` returns None.
         """
 
+    def holding_back(self, request_id: str) -> Level | None:
+        """Whether a queued request waits for its app's or user's share; None also if not queued."""
+
 
 class Options(Struct, frozen=True, kw_only=True):
     """Options of the policies.
@@ -149,7 +153,8 @@ class Options(Struct, frozen=True, kw_only=True):
     `fixed_batch` is the size of batches of fixed size, and the most sequences that
     `conservative-continuous` runs at once. `max_delay_s` and `waiting_weight` are those of
     `OrderBounds`: `max_delay_s` 0 is near to first come, first served; (None, 0) is cheapest first.
-    `make_room` lets `lmaas` preempt for a tenant under its share.
+    `make_room` lets `lmaas` preempt for a tenant under its share, `shares` is the smallest that it
+    gives shares.
     """
 
     admission: AdmissionName | None = None
@@ -161,6 +166,7 @@ class Options(Struct, frozen=True, kw_only=True):
     waiting_weight: float = 3.0
     fixed_batch: int = 7  # the paper's
     make_room: bool = True
+    shares: ShareLevel = "user"
 
 
 RANK_FUNCTIONS: Final[dict[PolicyName, RankFunction]] = {"hrrn": by_ratio, "sjf": by_length}
@@ -200,7 +206,13 @@ def build_policy(name: PolicyName, options: Options) -> Policy:
 
 def _lmaas(options: Options, admission: Admission) -> Policy:
     bounds = OrderBounds(options.max_delay_s, options.waiting_weight)
-    return LmaasPolicy("lmaas", admission=admission, bounds=bounds, makes_room=options.make_room)
+    return LmaasPolicy(
+        "lmaas",
+        admission=admission,
+        bounds=bounds,
+        makes_room=options.make_room,
+        share_level=options.shares,
+    )
 
 
 def _magnus(name: PolicyName, rank: BatchRank, options: Options, admission: Admission) -> Policy:

@@ -27,13 +27,14 @@ class SharedPrefix(Struct, frozen=True):
 class QueuedRequest(Struct, frozen=True):
     """A request that waits. All times are on the clock that dispatch is called with.
 
-    `share` is its tenant's weight among tenants. `urgency` is its service tier's weight: a second
-    of waiting counts `urgency` times, and so does a token charged to its tenant, `surcharge` times
-    that for one beyond a soft limit. `deadline_s` is
-    when the whole answer is due, `start_by_s` when the request must have started. `generated`
-    tokens were written before its lock-step batch ran out of memory and it was queued again.
-    `prefix` is the prefix of its group in a batch job, part of its prompt. `provisional` quantiles
-    are about to be replaced by better ones: no deadline is refused by them.
+    `share` is its tenant's weight among tenants, `app_share` its app's among the tenant's apps;
+    requests of an app without a `user` are of one user. `urgency` is its service tier's weight: a
+    second of waiting counts `urgency` times, and so does a token charged to its tenant, `surcharge`
+    times that for one beyond a soft limit. `deadline_s` is when the whole answer is due,
+    `start_by_s` when the request must have started. `generated` tokens were written before its
+    lock-step batch ran out of memory and it was queued again. `prefix` is the prefix of its group
+    in a batch job, part of its prompt. `provisional` quantiles are about to be replaced by better
+    ones: no deadline is refused by them.
     """
 
     id: str
@@ -51,6 +52,9 @@ class QueuedRequest(Struct, frozen=True):
     prefix: SharedPrefix | None = None
     provisional: bool = False
     surcharge: float = 1.0
+    app: str = ""
+    user: str = ""
+    app_share: float = 1.0
 
     @property
     def median(self) -> float:
@@ -60,7 +64,12 @@ class QueuedRequest(Struct, frozen=True):
     @property
     def charge_weight(self) -> float:
         """How many times a token is charged to its tenant's counter."""
-        return self.urgency * self.surcharge / self.share
+        return self.part_weight / self.share
+
+    @property
+    def part_weight(self) -> float:
+        """How many times a token is charged to its app and user, before their shares."""
+        return self.urgency * self.surcharge
 
     @property
     def p90(self) -> float:

@@ -14,6 +14,7 @@ from gateway.history.audit import note
 from gateway.tenancy.changes import announce
 from gateway.tenancy.naming import checked_instruction, checked_name
 from gateway.tenancy.paging import Cursor, Page, read_page
+from gateway.tenancy.share import checked_share
 from gateway.tenancy.tenants import present_tenant, set_fields
 from models import App, Tenant
 
@@ -43,37 +44,61 @@ class Apps:
         self._changed = changed
 
     async def create(
-        self, tenant_id: UUID, name: str, instruction: str | None = None, *, by: str
+        self,
+        tenant_id: UUID,
+        name: str,
+        instruction: str | None = None,
+        *,
+        by: str,
+        share: float = 1.0,
     ) -> App:
         """A new app. NotFound if there is no such tenant, Conflict if it has one of that name.
 
-        InvalidRequest if the name or the instruction is not accepted.
+        InvalidRequest if the name, the instruction or the share is not accepted.
         """
         accepted = self._checked(instruction)
-        app = App(tenant_id=tenant_id, name=checked_name(name), instruction=accepted)
+        app = App(
+            tenant_id=tenant_id,
+            name=checked_name(name),
+            instruction=accepted,
+            share=checked_share(share),
+        )
         async with transaction(self._sessions, conflict=_taken(name)) as session:
             await present_tenant(session, tenant_id)
             session.add(app)
             await session.flush()
-            after = {"tenant": str(tenant_id), "name": app.name, **_shown(app)}
+            after = {
+                "tenant": str(tenant_id),
+                "name": app.name,
+                "share": app.share,
+                **_shown(app),
+            }
             note(session, by, "app.created", app.id, after=after)
         return app
 
     async def change(
-        self, app_id: UUID, *, name: str | None = None, instruction: str | None = None, by: str
+        self,
+        app_id: UUID,
+        *,
+        name: str | None = None,
+        instruction: str | None = None,
+        share: float | None = None,
+        by: str,
     ) -> App:
         """Change the given fields, all or none; an empty instruction is none. NotFound,
         InvalidRequest; Conflict if the tenant has an app of that name. Every gateway goes by it at
         once; the audit trail has the length of the instruction, not its text.
         """
-        if name is None and instruction is None:
-            raise InvalidRequest("nothing to change; accepted are name and instruction")
+        if name is None and instruction is None and share is None:
+            raise InvalidRequest("nothing to change; accepted are name, instruction and share")
         if name is not None:
             checked_name(name)
+        if share is not None:
+            checked_share(share)
         accepted = self._checked(instruction)
         async with transaction(self._sessions, conflict=_taken(name)) as session:
             app = await present_app(session, app_id, lock=True)
-            before, after = set_fields(app, {"name": name})
+            before, after = set_fields(app, {"name": name, "share": share})
             if instruction is not None and accepted != app.instruction:
                 before |= _shown(app)
                 app.instruction = accepted

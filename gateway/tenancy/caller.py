@@ -9,7 +9,8 @@ from msgspec import Struct
 class Caller(Struct, frozen=True, kw_only=True):
     """An app of a tenant, identified by one of the app's API keys.
 
-    `instruction` is the app's registered one, if any; `share` the tenant's weight against others.
+    `instruction` is the app's registered one, if any; `share` the tenant's weight against others,
+    `app_share` the app's among those of the tenant.
     The key is valid before `expires_at`; None: until it is revoked. Its requests may have one of
     `service_tiers`, None: any, and a deadline not below `min_deadline_s`.
     """
@@ -21,6 +22,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     api_key_id: UUID
     instruction: str | None
     share: float = 1.0
+    app_share: float = 1.0
     expires_at: datetime | None = None
     service_tiers: tuple[str, ...] | None = None
     min_deadline_s: float | None = None

@@ -153,6 +153,7 @@ class CallerLookup:
                 Tenant.id,
                 Tenant.name,
                 Tenant.share,
+                App.share,
                 ApiKey.expires_at,
                 ApiKey.service_tiers,
                 ApiKey.min_deadline_s,
@@ -173,7 +174,8 @@ class CallerLookup:
 
 
 def _caller(row: tuple[Any, ...]) -> Caller:
-    _, key_id, app_id, app, instruction, tenant_id, tenant, share, expires, tiers, deadline = row
+    _, key_id, app_id, app, instruction, tenant_id, tenant, share, app_share, *rules = row
+    expires, tiers, deadline = rules
     return Caller(
         tenant_id=tenant_id,
         tenant=tenant,
@@ -182,6 +184,7 @@ def _caller(row: tuple[Any, ...]) -> Caller:
         api_key_id=key_id,
         instruction=instruction,
         share=share,
+        app_share=app_share,
         expires_at=expires,
         service_tiers=tuple(tiers) if tiers is not None else None,
         min_deadline_s=deadline,

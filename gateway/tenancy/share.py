@@ -1,4 +1,4 @@
-"""Validates a tenant's share: its weight against other tenants of the same engine."""
+"""Validates a share: the weight of a tenant or app against others that wait."""
 
 from typing import Final
 

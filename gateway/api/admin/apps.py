@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.admin.fields import DeletedAnswer, Instruction, Name
+from gateway.api.admin.fields import DeletedAnswer, Instruction, Name, ShareWeight
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
 from gateway.api.openapi import errors
 from gateway.api.validation import STORABLE
@@ -28,10 +28,15 @@ OfTenant = Annotated[
 
 
 class AppRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """An app to create; `instruction` applies to requests without a system message."""
+    """An app to create; `instruction` applies to requests without a system message.
+
+    `share` is its weight against other waiting apps of its tenant: twice the share gets twice the
+    tokens.
+    """
 
     name: Name
     instruction: Instruction | None = None
+    share: ShareWeight = 1.0
 
 
 class AppChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +47,7 @@ class AppChange(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name | None = None
     instruction: Instruction | None = None
+    share: ShareWeight | None = None
 
 
 class AppAnswer(Struct, frozen=True):
@@ -51,6 +57,7 @@ class AppAnswer(Struct, frozen=True):
     tenant_id: UUID
     name: str
     instruction: str | None
+    share: float
     created_at: datetime
 
 
@@ -62,6 +69,7 @@ class TenantAppAnswer(Struct, frozen=True):
     tenant: str
     name: str
     instruction: str | None
+    share: float
     created_at: datetime
 
     @classmethod
@@ -88,7 +96,7 @@ class AppsController(Controller):
 
         400 if the served model's chat template refuses the instruction.
         """
-        made = await apps.create(tenant_id, data.name, data.instruction, by=actor)
+        made = await apps.create(tenant_id, data.name, data.instruction, share=data.share, by=actor)
         return to_answer(AppAnswer, made)
 
     @get(summary="List the apps of a tenant")
@@ -133,7 +141,9 @@ class AllAppsController(Controller):
         400 if the served model's chat template refuses the instruction. Every gateway goes by the
         change at once.
         """
-        changed = await apps.change(app_id, name=data.name, instruction=data.instruction, by=actor)
+        changed = await apps.change(
+            app_id, name=data.name, instruction=data.instruction, share=data.share, by=actor
+        )
         return to_answer(AppAnswer, changed)
 
     @delete("/{app_id:uuid}", status_code=200, summary="Delete an app")

@@ -24,7 +24,7 @@ Name: TypeAlias = Annotated[
 Instruction: TypeAlias = Annotated[
     str, Meta(extra_json_schema={"maxLength": MAX_INSTRUCTION_CHARACTERS})
 ]
-TenantShare: TypeAlias = Annotated[
+ShareWeight: TypeAlias = Annotated[
     float, Meta(extra_json_schema={"minimum": MIN_SHARE, "maximum": MAX_SHARE})
 ]
 ServiceTiers: TypeAlias = Annotated[

@@ -13,6 +13,7 @@ from gateway.generation.operation.commands import OperatorCommands
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.scheduling.control_loop import Fallback
+from gateway.scheduling.lmaas.inner_shares import ShareLevel
 from gateway.scheduling.policy import POLICY_NAMES, Options
 from gateway.tenancy.scopes import Scope
 
@@ -44,6 +45,7 @@ class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
     fixed_batch: Size | UnsetType = UNSET
     waste_share: Share | UnsetType = UNSET
     waste_reads: NonNegative | UnsetType | None = UNSET
+    shares: ShareLevel | UnsetType = UNSET
 
     def changed(self, options: Options) -> Options:
         """The options, updated with the given fields."""
@@ -70,6 +72,7 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
     fixed_batch: int
     waste_share: float
     waste_reads: float | None
+    shares: ShareLevel
 
     @classmethod
     def of(cls, scheduler: Scheduler) -> Self:
@@ -86,6 +89,7 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
             fixed_batch=options.fixed_batch,
             waste_share=options.waste_share,
             waste_reads=options.waste_reads,
+            shares=options.shares,
         )
 
 

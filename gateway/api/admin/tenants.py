@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.admin.fields import DeletedAnswer, Name, TenantShare
+from gateway.api.admin.fields import DeletedAnswer, Name, ShareWeight
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
 from gateway.api.openapi import errors
 from gateway.deletion.deletions import Deletions
@@ -26,7 +26,7 @@ class TenantRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: Name
-    share: TenantShare = 1.0
+    share: ShareWeight = 1.0
 
 
 class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,7 +37,7 @@ class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name | None = None
     learning: bool | None = None
-    share: TenantShare | None = None
+    share: ShareWeight | None = None
 
 
 class TenantAnswer(Struct, frozen=True):

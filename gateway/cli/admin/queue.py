@@ -15,6 +15,7 @@ COLUMNS: Columns = {
     "tenant": "tenant",
     "app": "app",
     "lane": "lane",
+    "share": "waits_for_share",
     "tier": "service_tier",
     "prompt": "prompt_tokens",
     "predicted": "predicted_tokens",

@@ -20,6 +20,7 @@ TENANT_COLUMNS: Columns = {
 APP_COLUMNS: Columns = {
     "name": "name",
     "instruction": "instruction",
+    "share": "share",
     "created": "created_at",
 }
 KEY_COLUMNS: Columns = {
@@ -164,11 +165,20 @@ def apps() -> None:
 @click.argument("tenant")
 @click.argument("name")
 @click.option("--instruction", help="System message for requests that have none.")
+@click.option(
+    "--share",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Its weight against other apps of the tenant.",
+)
 @pass_session
-def create_app(session: AdminSession, tenant: str, name: str, instruction: str | None) -> None:
+def create_app(
+    session: AdminSession, tenant: str, name: str, instruction: str | None, share: float
+) -> None:
     """Create an app of a tenant."""
     path = f"/admin/tenants/{session.names.tenant(tenant)}/apps"
-    app = session.client.post(path, name=name, instruction=instruction)
+    app = session.client.post(path, name=name, instruction=instruction, share=share)
     session.output.item(app)
     session.output.next_step(
         "keys", "create", app["id"] if is_id(tenant) else f"{tenant}/{name}", "NAME"
@@ -193,6 +203,19 @@ def instruct_app(session: AdminSession, app: str, instruction: str) -> None:
     """Set the system message for requests that have none; an empty one removes it."""
     path = f"/admin/apps/{session.names.app(app)}"
     session.output.item(session.client.patch(path, instruction=instruction))
+
+
+@apps.command("share")
+@click.argument("app")
+@click.argument("share", type=float)
+@pass_session
+def set_app_share(session: AdminSession, app: str, share: float) -> None:
+    """Set an app's weight against other apps of its tenant.
+
+    SHARE is 0.01 to 100. New apps have 1.
+    """
+    path = f"/admin/apps/{session.names.app(app)}"
+    session.output.item(session.client.patch(path, share=share))
 
 
 @apps.command("delete")

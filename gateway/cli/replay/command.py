@@ -30,6 +30,7 @@ from gateway.replay.workload.arrivals import GAMMA_VARIATION, ArrivalsName
 from gateway.replay.workload.predictions import TAU, PredictorName
 from gateway.replay.workload.scenario import Scenario
 from gateway.scheduling.admission.interface import AdmissionName
+from gateway.scheduling.lmaas.inner_shares import ShareLevel
 from gateway.scheduling.policy import Options
 
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
@@ -120,6 +121,12 @@ GENERATED_LOAD: Final = 0.9
     help="The weight of waiting time against length in lmaas.",
 )
 @click.option(
+    "--shares",
+    type=click.Choice(get_args(ShareLevel)),
+    help="Who gets fair shares in lmaas: tenants alone, their apps too, or also users.  "
+    f"[default: {Options().shares}]",
+)
+@click.option(
     "--preempted-share",
     type=click.FloatRange(min=0, max=1),
     help="The target preemptions per request of the peak admission rule.",
@@ -179,6 +186,7 @@ def replay(
     admission: AdmissionName | None,
     max_delay_s: float | None,
     waiting_weight: float | None,
+    shares: ShareLevel | None,
     preempted_share: float | None,
     fixed_batch: int | None,
     waste_share: float | None,
@@ -230,6 +238,7 @@ def replay(
             admission=admission,
             max_delay_s=max_delay_s,
             waiting_weight=waiting_weight,
+            shares=shares,
             preempted_share=preempted_share,
             fixed_batch=fixed_batch,
             waste_share=waste_share,
@@ -272,7 +281,7 @@ def _fitted(source: RequestSource, engine: EngineModel, speed: float) -> Request
     )
 
 
-def _options(**given: AdmissionName | float | None) -> Options:
+def _options(**given: AdmissionName | ShareLevel | float | None) -> Options:
     """The default options with the given values."""
     return replace(Options(), **{name: value for name, value in given.items() if value is not None})
 

@@ -12,6 +12,7 @@ from gateway.generation.request import URGENCY
 from gateway.generation.request_state import RequestState
 from gateway.history.record import BATCH_TIER, Record
 from gateway.history.requests import OvertakingCounts, RequestHistory
+from gateway.scheduling.lmaas.inner_shares import Level
 from gateway.scheduling.requests import Lane
 from models import RequestRecord
 
@@ -24,9 +25,10 @@ class Explanation(Struct, frozen=True, kw_only=True):
     `why` is the explanation in words. `policy_order` is `arrival` if the policy had fallen back to
     order of arrival. `queue_ahead` requests waited when it arrived. `passed_by` requests arrived
     later and started earlier; `passes` counts them by reason once history has them.
-    `expected_start_s` and `expected_finish_s` are the estimates made at its arrival.
-    `lane` is `batch` for a line of a batch job; while it is held, `group` is the group of such a
-    line and `shared_tokens` the prompt tokens that its members share.
+    `expected_start_s` and `expected_finish_s` are the estimates made at its arrival. `lane` is
+    `batch` for a line of a batch job; while it is held, `group` is the group of such a line and
+    `shared_tokens` the prompt tokens that its members share. `waits_for_share` is `app` or `user`
+    while it is held back because its app or user has had more than its share and others wait.
     `kv_free_pages` counts the free KV pages at its start. `gave_up` is the bound for which it was
     shed, `deadline` or `queue_time`. A null field has not happened yet or was not recorded.
     """
@@ -56,6 +58,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     queue_ahead: int | None
     passed_by: int | None
     passes: OvertakingCounts | None
+    waits_for_share: Level | None = None
     kv_free_pages: int | None
     expected_start_s: float | None
     expected_finish_s: float | None
@@ -69,7 +72,17 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 COMPUTED: Final = frozenset(
-    {"state", "why", "lane", "group", "shared_tokens", "batch", "passes", "waited_s"}
+    {
+        "state",
+        "why",
+        "lane",
+        "group",
+        "shared_tokens",
+        "batch",
+        "passes",
+        "waited_s",
+        "waits_for_share",
+    }
 )
 RECORDED: Final = tuple(name for name in Explanation.__struct_fields__ if name not in COMPUTED)
 
@@ -84,14 +97,16 @@ async def explain_ended(request_id: UUID, history: RequestHistory) -> Explanatio
     return explain(record, "ended", await history.count_overtaking(record, above))
 
 
-def explain_held(request: RequestState, record: Record) -> Explanation:
+def explain_held(
+    request: RequestState, record: Record, waits_for_share: Level | None
+) -> Explanation:
     """Explain a request in memory: queued, running, or just ended."""
     if request.done:
         return explain(record, "ended")
     waits = request.dispatched_s is None or request.queued_again
     state: State = "waiting" if waits else "running"
     return replace(
-        explain(record, state),
+        explain(record, state, waits_for_share=waits_for_share),
         response_s=None,
         finish_reason=None,
         group=request.prefix.id if request.prefix else None,
@@ -100,7 +115,10 @@ def explain_held(request: RequestState, record: Record) -> Explanation:
 
 
 def explain(
-    record: Record | RequestRecord, state: State, passes: OvertakingCounts | None = None
+    record: Record | RequestRecord,
+    state: State,
+    passes: OvertakingCounts | None = None,
+    waits_for_share: Level | None = None,
 ) -> Explanation:
     """Explain a record of a request in this state."""
     recorded = {name: getattr(record, name) for name in RECORDED}
@@ -109,6 +127,7 @@ def explain(
         lane="batch" if record.service_tier == BATCH_TIER else "interactive",
         batch=record.batch_id,
         passes=passes,
+        waits_for_share=waits_for_share,
         waited_s=record.response_s if record.queued_s is None else record.queued_s,
         **recorded,
     )
@@ -120,6 +139,7 @@ def explain(
         passed_by=explained.passed_by,
         passes=passes,
         policy_order=explained.policy_order,
+        waits_for_share=waits_for_share,
         overdue=bool(explained.overdue),
         preemptions=explained.preemptions,
         gave_up=explained.gave_up,

@@ -17,18 +17,21 @@ from gateway.generation.insight.estimates import (
 )
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
-from gateway.scheduling.policy import Policy
+from gateway.scheduling.lmaas.inner_shares import Level
+from gateway.scheduling.policy import Policy, SharingPolicy
 from gateway.scheduling.requests import Lane, WaitingBatch
 
 
 class QueueEntry(Struct, frozen=True, kw_only=True):
     """A queued or running request; times are seconds from now.
 
-    `position` 1 starts next. `ratio` is its batch's response ratio. `waited_s` is the time in the
-    queue. Its answer is due in `deadline_s`, negative once overdue; it is shed if it has not
-    started in `start_by_s`. The expected times are null while the engine is away, paused or
-    draining, and of a line of a batch job, which starts when no other request waits. `group` is
-    the group of such a line, `shared_tokens` are the prompt tokens that its members share.
+    `position` 1 starts next. `waits_for_share` is `app` or `user` if it would be held back now, as
+    its app or user has had more than its share and others wait. `ratio` is its batch's response
+    ratio. `waited_s` is the time in the queue. Its answer is due in `deadline_s`, negative once
+    overdue; it is shed if it has not started in `start_by_s`. The expected times are null while the
+    engine is away, paused or draining, and of a line of a batch job, which starts when no other
+    request waits. `group` is the group of such a line, `shared_tokens` are the prompt tokens that
+    its members share.
     """
 
     id: UUID
@@ -52,6 +55,7 @@ class QueueEntry(Struct, frozen=True, kw_only=True):
     start_by_s: float | None
     batch: str | None
     position: int | None
+    waits_for_share: Level | None
     ratio: float | None
     generated_tokens: int
     remaining_tokens: float
@@ -126,7 +130,13 @@ def read_queue(
     return QueuePage(
         totals=_totals(table, batches, now_s),
         requests=[
-            _waiting(table.waiting[each.request.id], each, now_s, expected=engine.accepting)
+            _waiting(
+                table.waiting[each.request.id],
+                each,
+                now_s,
+                expected=engine.accepting,
+                waits_for_share=share_waited_for(policy, each.request.id),
+            )
             if isinstance(each, ExpectedTurn)
             else _waiting_line(each, now_s)
             if isinstance(each, RequestState)
@@ -135,6 +145,11 @@ def read_queue(
         ],
         more=len(page) > limit,
     )
+
+
+def share_waited_for(policy: Policy, request_id: str) -> Level | None:
+    """Whether a queued request would be held back now, for its app's or its user's share."""
+    return policy.holding_back(request_id) if isinstance(policy, SharingPolicy) else None
 
 
 def _totals(table: RequestTable, batches: Sequence[WaitingBatch], now_s: float) -> QueueTotals:
@@ -165,7 +180,12 @@ def _running(
 
 
 def _waiting(
-    state: RequestState, turn: ExpectedTurn, now_s: float, *, expected: bool
+    state: RequestState,
+    turn: ExpectedTurn,
+    now_s: float,
+    *,
+    expected: bool,
+    waits_for_share: Level | None,
 ) -> QueueEntry:
     return _entry(
         state,
@@ -174,6 +194,7 @@ def _waiting(
         batch=turn.batch.id,
         ratio=turn.batch.ratio,
         position=turn.position,
+        waits_for_share=waits_for_share,
         remaining=remaining_tokens([state])[0] if state.queued_again else state.prediction.median,
         start_s=turn.start_s if expected else None,
         finish_s=turn.finish_s if expected else None,
@@ -204,6 +225,7 @@ def _entry(
     until_s: float | None = None,
     start_s: float | None = None,
     position: int | None = None,
+    waits_for_share: Level | None = None,
 ) -> QueueEntry:
     request, prediction = state.request, state.prediction
     return QueueEntry(
@@ -228,6 +250,7 @@ def _entry(
         start_by_s=None if state.queued_again else _from_now(state, request.max_queue_s, now_s),
         batch=batch,
         position=position,
+        waits_for_share=waits_for_share,
         ratio=ratio,
         generated_tokens=len(state.tokens),
         remaining_tokens=remaining,

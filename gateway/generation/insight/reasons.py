@@ -6,12 +6,15 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from gateway.history.requests import OvertakingCounts
+from gateway.scheduling.lmaas.inner_shares import Level
 
 MIN_WAIT_S: Final = 0.05  # a shorter time in the queue counts as an immediate start
 GIVE_UP_CLAUSES: Final = {
     "deadline": "because its deadline could not be met any more",
     "queue_time": "because it had not started within the longest wait that was allowed",
 }
+
+WHOLE: Final[dict[Level, str]] = {"app": "tenant", "user": "app"}
 
 
 class WaitFacts(Struct, frozen=True, kw_only=True):
@@ -24,6 +27,7 @@ class WaitFacts(Struct, frozen=True, kw_only=True):
     passed_by: int | None = None
     passes: OvertakingCounts | None = None
     policy_order: str | None = None
+    waits_for_share: Level | None = None
     overdue: bool = False
     preemptions: int = 0
     gave_up: str | None = None
@@ -72,6 +76,9 @@ def _by_reason(facts: WaitFacts) -> str:
 
 
 def _circumstances(facts: WaitFacts) -> Iterator[str]:
+    if facts.waits_for_share:
+        whose = facts.waits_for_share
+        yield f"its {whose} has had more than its share, and others of the {WHOLE[whose]} wait"
     if facts.overdue:
         yield "then it went first, being overdue"
     if facts.policy_order == "arrival" and facts.waited_s > MIN_WAIT_S:

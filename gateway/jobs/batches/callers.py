@@ -22,6 +22,7 @@ async def read_callers(session: AsyncSession, batch_ids: Sequence[UUID]) -> dict
             App.id,
             App.name,
             App.instruction,
+            App.share,
             Tenant,
             ApiKey.service_tiers,
         )
@@ -40,7 +41,8 @@ async def read_callers(session: AsyncSession, batch_ids: Sequence[UUID]) -> dict
             api_key_id=key_id,
             instruction=instruction,
             share=tenant.share,
+            app_share=app_share,
             service_tiers=tuple(tiers) if tiers is not None else None,
         )
-        for batch_id, key_id, app_id, app, instruction, tenant, tiers in rows
+        for batch_id, key_id, app_id, app, instruction, app_share, tenant, tiers in rows
     }

@@ -7,6 +7,7 @@ from msgspec import Struct
 from gateway.replay.plan import PolicyComparison, PolicyRow, ReplayPlan
 from gateway.replay.report.job import JobSummary, summarise_job
 from gateway.replay.workload.scenario import Scenario
+from gateway.scheduling.lmaas.inner_shares import ShareLevel
 
 IDLE: Final = "almost no request waited, so the order made no difference: try a higher --load"
 IDLE_SHARE: Final = 0.01  # below: the 0.99 quantile of waits over the mean response time
@@ -29,6 +30,7 @@ class ReplaySummary(Struct, frozen=True, kw_only=True):
     admission: str  # the rule, or `OWN`
     max_delay_s: float | None
     waiting_weight: float
+    shares: ShareLevel
     preempted_share: float
     fixed_batch: int
     waste_share: float
@@ -80,6 +82,7 @@ def summarise(source: str, engine: str, plan: ReplayPlan, found: PolicyCompariso
         admission=plan.options.admission or OWN,
         max_delay_s=plan.options.max_delay_s,
         waiting_weight=plan.options.waiting_weight,
+        shares=plan.options.shares,
         preempted_share=plan.options.preempted_share,
         fixed_batch=plan.options.fixed_batch,
         waste_share=plan.options.waste_share,

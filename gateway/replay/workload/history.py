@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.translation import Sessions, translated
 from gateway.errors import InvalidRequest, NotFound
 from gateway.quantiles import LEVELS
-from gateway.replay.workload.workload import Workload
+from gateway.replay.workload.workload import NO_USER, Workload
 from models import App, RequestRecord, Tenant
 
 CHUNK_ROWS: Final = 10_000
@@ -115,6 +115,7 @@ def _statement(conditions: list[ColumnElement[bool]]) -> Any:
             RequestRecord.max_tokens,
             RequestRecord.tenant_id,
             RequestRecord.app_id,
+            RequestRecord.end_user,
             RequestRecord.quantiles,
         )
         .where(*conditions)
@@ -133,23 +134,28 @@ class _HistoryColumns:
 
     def __init__(self) -> None:
         self._arrived = array("d")
-        self._tokens = array("i")  # prompt, generation, max_tokens, tenant, app
+        self._tokens = array("i")  # prompt, generation, max_tokens, tenant, app, user
         self._quantiles = array("f")
         self._tenants: dict[UUID, int] = {}
         self._apps: dict[UUID, int] = {}
+        self._users: dict[str | None, int] = {None: NO_USER}
 
     def add(self, rows: Any) -> None:
         """Add a chunk of the statement's rows."""
-        for arrived_at, prompt, generation, max_tokens, tenant, app, quantiles in rows:
+        for arrived_at, prompt, generation, max_tokens, tenant, app, user, quantiles in rows:
             self._arrived.append((arrived_at - datetime.fromtimestamp(0, UTC)).total_seconds())
             tenant_number = self._tenants.setdefault(tenant, len(self._tenants))
             app_number = self._apps.setdefault(app, len(self._apps))
-            self._tokens.extend((prompt, generation, max_tokens, tenant_number, app_number))
+            user_number = self._users.setdefault(user, len(self._users))
+            self._tokens.extend(
+                (prompt, generation, max_tokens, tenant_number, app_number, user_number)
+            )
             self._quantiles.extend(quantiles)
 
     def workload(self, tenants: dict[UUID, str], apps: dict[UUID, str]) -> Workload:
         """The requests; tenants and apps by name, or by id if they no longer exist."""
-        prompt, generation, max_tokens, tenant, app = np.array(self._tokens).reshape(-1, 5).T
+        columns = np.array(self._tokens).reshape(-1, 6).T
+        prompt, generation, max_tokens, tenant, app, user = columns
         return Workload.of(
             np.array(self._arrived),
             prompt,
@@ -158,6 +164,7 @@ class _HistoryColumns:
             quantiles=np.array(self._quantiles).reshape(-1, len(LEVELS)),
             tenant=tenant,
             app=app,
+            user=user,
             tenants=[tenants.get(key, str(key)) for key in self._tenants],
             apps=[apps.get(key, str(key)) for key in self._apps],
         )

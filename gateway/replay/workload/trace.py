@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.quantiles import LEVELS
-from gateway.replay.workload.workload import DEFAULT_NAME, Workload
+from gateway.replay.workload.workload import DEFAULT_NAME, NO_USER, Workload
 
 REQUIRED_COLUMNS: Final = ("arrival_s", "prompt_tokens", "generation_tokens")
 QUANTILE_COLUMNS: Final = tuple(f"q{100 * level:.0f}" for level in LEVELS)
@@ -72,6 +72,7 @@ class _TraceColumns:
         self._path = path
         self._header = header
         self._names: dict[str, dict[str, int]] = {"tenant": {}, "app": {}}
+        self._users: dict[str, int] = {"": NO_USER}
         self._parsers: dict[str, Callable[[Sequence[str]], AnyArray]] = {
             "arrival_s": _times,
             "prompt_tokens": _tokens,
@@ -80,6 +81,7 @@ class _TraceColumns:
             "deadline_s": _deadlines,
             "tenant": lambda cells: _numbered(cells, self._names["tenant"]),
             "app": lambda cells: _numbered(cells, self._names["app"]),
+            "user": lambda cells: _numbered(cells, self._users),
             **dict.fromkeys(QUANTILE_COLUMNS, _quantiles),
         }
         self._check_header()

@@ -18,6 +18,7 @@ Int16s: TypeAlias = npt.NDArray[np.int16]
 DEFAULT_NAME: Final = "default"  # of tenant and app, if a request has none
 MAX_NAMES: Final = 2**15
 NO_PREFIX: Final = -1
+NO_USER: Final = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,12 @@ class Workload:
     """n requests in order of arrival, as columns (n,) of about 85 bytes a request.
 
     `generation_tokens` is the true length. `quantiles` (n, 6) at `LEVELS` is NaN without a
-    prediction. `tenant` and `app` are indices into `tenants` and `apps`. `deadline_s` and
-    `start_by_s` are seconds from the arrival, NaN for none. `batch` marks the lines of batch jobs;
-    those that arrive together are in the order in which they are to start. `prefix` is an index
-    into `prefixes`, -1 for a prompt that shares nothing; the scheduler knows those of lines.
+    prediction. `tenant` and `app` are indices into `tenants` and `apps`; `user` numbers the end
+    users of an app, -1 for none. `share` and `app_share` are the weights of its tenant and app.
+    `deadline_s` and `start_by_s` are seconds from the arrival, NaN for none. `batch` marks the
+    lines of batch jobs; those that arrive together are in the order in which they are to start.
+    `prefix` is an index into `prefixes`, -1 for a prompt that shares nothing; the scheduler knows
+    those of lines.
     """
 
     arrived_s: Floats
@@ -38,9 +41,11 @@ class Workload:
     quantiles: Float32s
     tenant: Int16s
     app: Int16s
+    user: Int32s
     deadline_s: Floats
     start_by_s: Floats
     share: Float32s
+    app_share: Float32s
     urgency: Float32s
     batch: Bools
     prefix: Int32s
@@ -75,9 +80,11 @@ class Workload:
             "quantiles": np.nan,
             "tenant": 0,
             "app": 0,
+            "user": NO_USER,
             "deadline_s": np.nan,
             "start_by_s": np.nan,
             "share": 1,
+            "app_share": 1,
             "urgency": 1,
             "batch": False,
             "prefix": NO_PREFIX,
@@ -116,7 +123,7 @@ class Workload:
     def request(self, index: int) -> QueuedRequest:
         """The request at `index` for the scheduler; its id is the index."""
         arrived_s = float(self.arrived_s[index])
-        batch = bool(self.batch[index])
+        batch, user = bool(self.batch[index]), int(self.user[index])
         return QueuedRequest(
             id=str(index),
             tenant=self.tenants[self.tenant[index]],
@@ -130,6 +137,9 @@ class Workload:
             start_by_s=_absolute_s(arrived_s, float(self.start_by_s[index])),
             lane="batch" if batch else "interactive",
             prefix=self.prefix_of(index) if batch else None,
+            app=self.apps[self.app[index]],
+            user="" if user == NO_USER else str(user),
+            app_share=float(self.app_share[index]),
         )
 
     def take(self, indices: slice | npt.NDArray[Any]) -> Self:
@@ -193,9 +203,11 @@ COLUMN_TYPES: Final[dict[str, Any]] = {
     "quantiles": np.float32,
     "tenant": np.int16,
     "app": np.int16,
+    "user": np.int32,
     "deadline_s": np.float64,
     "start_by_s": np.float64,
     "share": np.float32,
+    "app_share": np.float32,
     "urgency": np.float32,
     "batch": np.bool_,
     "prefix": np.int32,

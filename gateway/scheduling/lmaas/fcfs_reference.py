@@ -103,7 +103,11 @@ class WaitNormaliser:
     @property
     def seconds(self) -> float:
         """T in seconds."""
-        return max(self._longest_s + self._mean_s, MIN_RESPONSE_S)
+        return self.seconds_after(self._longest_s)
+
+    def seconds_after(self, longest_s: float) -> float:
+        """T if this were the longest recent wait."""
+        return max(longest_s + self._mean_s, MIN_RESPONSE_S)
 
     def arrived(self, serving_s: float) -> "WaitingCredit":
         """Record the serving time of a new request; returns its waiting credit.

@@ -1,4 +1,4 @@
-"""The default policy: shares between tenants; within a tenant, waiting time against cost."""
+"""The default policy: shares; within them, waiting time against cost."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from gateway.scheduling.lmaas.cost import expected_length, request_cost, risk_ad
 from gateway.scheduling.lmaas.cost_class import CostClass, QueueEntry
 from gateway.scheduling.lmaas.deadlines import StartLimits, start_limits
 from gateway.scheduling.lmaas.fair_share import FairShare, service
+from gateway.scheduling.lmaas.inner_shares import Level, ShareLevel
 from gateway.scheduling.lmaas.output_lengths import OutputLengths
 from gateway.scheduling.lmaas.tenant_queue import Candidates, OrderBounds, TenantQueue
 from gateway.scheduling.lmaas.tenant_usage import TenantUsage
@@ -32,13 +33,20 @@ class LmaasPolicy:
     lockstep: ClassVar = False
 
     def __init__(
-        self, name: str, *, admission: Admission, bounds: OrderBounds, makes_room: bool = True
+        self,
+        name: str,
+        *,
+        admission: Admission,
+        bounds: OrderBounds,
+        makes_room: bool = True,
+        share_level: ShareLevel = "user",
     ) -> None:
         self.name = name
         self.admission = admission
         self.shares = FairShare()
         self._bounds = bounds
         self._makes_room = makes_room
+        self._share_level = share_level
         self._class_names = map("c{}".format, count(1))
         self._serials = count()
         self._serving = ServingTime()
@@ -68,7 +76,9 @@ class LmaasPolicy:
         entry = QueueEntry(next(self._serials), request, serving_s, cost)
         queue = self._tenants.get(request.tenant)
         if queue is None:
-            queue = self._tenants[request.tenant] = TenantQueue(self._bounds, self._class_names)
+            queue = self._tenants[request.tenant] = TenantQueue(
+                self._bounds, self._class_names, self._share_level
+            )
         if not queue:
             self.shares.enter(request.tenant)
         self._queued_shares[request.tenant] = request.share
@@ -162,6 +172,7 @@ class LmaasPolicy:
             if not self._dispatched_by[request.tenant]:
                 del self._dispatched_by[request.tenant]
             self._charge(request, service(0, generated - charged))
+            self._tenants[request.tenant].ended(service(request.prompt_tokens, generated))
         if self._output_lengths.add(generated) and not self._trusted:
             self.admission.assume(self._output_lengths.quantiles)
 
@@ -170,6 +181,13 @@ class LmaasPolicy:
     ) -> None:
         """Learn the serving time of a batch."""
         self._serving.observe(size, prompt_tokens, generation_tokens, serving_s)
+
+    def holding_back(self, request_id: str) -> Level | None:
+        """Whether a queued request waits for its app's or user's share; None also if not queued."""
+        entry = self._waiting.get(request_id)
+        if entry is None:
+            return None
+        return self._tenants[entry.request.tenant].holding_back(entry.request)
 
     def give_up(self, now_s: float) -> list[QueuedRequest]:
         """Remove and return the requests whose deadline can no longer be met."""
@@ -225,7 +243,7 @@ class LmaasPolicy:
             mean = expected_length(request.quantiles, request.max_tokens).mean
             self._charged[request.id] = mean
             self._dispatched_by[request.tenant] += 1
-            self._charge(request, service(request.prompt_tokens, mean))
+            self._charge(request, service(request.prompt_tokens, mean), start=True)
             self._remove(entry)
         return dispatch_of(
             requests,
@@ -257,8 +275,14 @@ class LmaasPolicy:
             self.shares.leave(request.tenant)
             del self._queued_shares[request.tenant]
 
-    def _charge(self, request: QueuedRequest, tokens: float) -> None:
+    def _charge(self, request: QueuedRequest, tokens: float, *, start: bool = False) -> None:
+        """Charge service at a request's start, or correct it later."""
         self.shares.charge(request.tenant, tokens * request.charge_weight)
+        queue = self._tenants[request.tenant]
+        if start:
+            queue.started(request, tokens)
+        else:
+            queue.corrected(request, tokens)
 
     def _start_limits(self, request: QueuedRequest) -> StartLimits:
         return start_limits(request, lambda n: self._serving_s(request, n), trusted=self._trusted)

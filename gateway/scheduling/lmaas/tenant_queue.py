@@ -1,6 +1,7 @@
 """The queue of one tenant, and which of its requests are next."""
 
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from math import inf
 from typing import Final
 
@@ -11,9 +12,13 @@ from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.lmaas.cost_class import ClassKey, CostClass, QueueEntry, class_key
 from gateway.scheduling.lmaas.deadlines import Deadlines, StartLimits
 from gateway.scheduling.lmaas.fcfs_reference import FcfsReference, WaitNormaliser
+from gateway.scheduling.lmaas.inner_shares import INNER_LEVELS, Level, Parts, ShareLevel
 from gateway.scheduling.requests import QueuedRequest
 
 MAX_PER_DISPATCH: Final = 8  # requests
+MAX_LEAD: Final = 2.0  # of an app or user over others, in service that runs on average
+SHARED_WAIT: Final = 0.3  # T of those whose share is due, in waits of their oldest
+RUNNING_DECAY: Final = 0.99  # of a start's weight in that average, per later start
 
 
 class OrderBounds(Struct, frozen=True):
@@ -40,10 +45,14 @@ class TenantQueue:
     """One tenant's queued requests, in cost classes; the class of highest rank is next.
 
     Before the ranks come requests held back for as long as the bound allows (overdue), oldest
-    first, then, while they are few, late requests, earliest deadline first.
+    first, then, while they are few, late requests, earliest deadline first. Whatever would be next
+    waits if its app or user leads another by more than `MAX_LEAD`; then the highest rank among the
+    others is next.
     """
 
-    def __init__(self, bounds: OrderBounds, names: Iterator[str]) -> None:
+    def __init__(
+        self, bounds: OrderBounds, names: Iterator[str], shares: ShareLevel = "user"
+    ) -> None:
         self._bounds = bounds
         self._names = names
         self._entries: dict[int, QueueEntry] = {}
@@ -54,6 +63,11 @@ class TenantQueue:
         self._becoming_overdue: LazyHeap[float, QueueEntry] = LazyHeap(self._entries)
         self._overdue: LazyHeap[float, QueueEntry] = LazyHeap(self._entries)  # by arrival
         self._deadlines = Deadlines(self._entries)
+        levels = INNER_LEVELS[shares]
+        self._parts = Parts(levels) if levels else None
+        self._running = 0.0  # service
+        self._mean_running = 0.0  # at recent starts
+        self._weight = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -71,6 +85,8 @@ class TenantQueue:
         entry.turn = self._fcfs.arrive(entry, entry.cost)
         self._deadlines.add(entry, limits)
         self._enter_class(entry)
+        if self._parts is not None:
+            self._parts.add(entry)
         self._record_turns(now_s)
 
     def revise(
@@ -104,6 +120,8 @@ class TenantQueue:
         self._fcfs.start(entry.cost)
         self._deadlines.remove(entry)
         self._leave_class(entry)
+        if self._parts is not None:
+            self._parts.remove(entry)
         entry.turn = None  # which refers to the entry: a cycle would live until garbage is searched
         self._record_turns(now_s)
 
@@ -117,8 +135,65 @@ class TenantQueue:
         """Requests whose deadline can no longer be met; each is returned once."""
         return self._deadlines.infeasible(now_s)
 
+    def started(self, request: QueuedRequest, tokens: float) -> None:
+        """Charge the service of a request that starts to its app and user."""
+        self._weight = RUNNING_DECAY * self._weight + 1
+        self._mean_running += (self._running + tokens - self._mean_running) / self._weight
+        self.corrected(request, tokens)
+
+    def corrected(self, request: QueuedRequest, tokens: float) -> None:
+        """Correct the service of a request that runs, or has just ended."""
+        self._running += tokens
+        if self._parts is not None:
+            self._parts.charge(request, tokens * request.part_weight)
+
+    def ended(self, tokens: float) -> None:
+        """A request ended whose service was this."""
+        self._running -= tokens
+
     def next(self, now_s: float, *, by_arrival: bool) -> Candidates:
         """The next requests, which nothing else may pass. IndexError if the queue is empty."""
+        candidates = self._next(now_s, by_arrival=by_arrival)
+        parts = self._parts
+        if parts is None:
+            return candidates
+        allowed = list(takewhile(self._is_allowed, candidates.entries))
+        if allowed:
+            return Candidates(allowed, candidates.reason)
+        least = parts.least_served()
+        return Candidates([self._best_allowed(now_s, least) or least], "share")
+
+    def holding_back(self, request: QueuedRequest) -> Level | None:
+        """Whether a queued request waits for its app's share or its user's."""
+        return None if self._parts is None else self._parts.holding_back(request, self._max_lead)
+
+    def _is_allowed(self, entry: QueueEntry) -> bool:
+        """Whether a request's app and user may go on."""
+        return self.holding_back(entry.request) is None
+
+    def _best_allowed(self, now_s: float, least: QueueEntry) -> QueueEntry | None:
+        """The request of highest rank among those whose app and user may go on.
+
+        T is part of the wait of the oldest of those that were served least: the longest wait of
+        the tenant is that of the one that floods.
+        """
+        response_s = self._normaliser.seconds_after(SHARED_WAIT * (now_s - least.request.arrived_s))
+        gain_per_s = self._bounds.waiting_weight / response_s
+        best, highest = None, -inf
+        for batch in self._classes.values():
+            entry = batch.first_of_part(self._is_allowed)
+            if entry is not None:
+                rank = batch.rank_of(entry, now_s, gain_per_s)
+                if rank > highest:
+                    best, highest = entry, rank
+        return best
+
+    @property
+    def _max_lead(self) -> float:
+        return MAX_LEAD * self._mean_running
+
+    def _next(self, now_s: float, *, by_arrival: bool) -> Candidates:
+        """The next requests of the whole tenant."""
         overdue = self._most_overdue(now_s)
         if overdue is not None:
             return Candidates([overdue], "overdue")
@@ -185,3 +260,5 @@ class TenantQueue:
         members = {serial for batch in self._classes.values() for serial in batch.members}
         assert members == self._entries.keys()
         assert all(batch.members for batch in self._classes.values())
+        if self._parts is not None:
+            self._parts.check()

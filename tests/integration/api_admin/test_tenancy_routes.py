@@ -104,9 +104,28 @@ async def test_share_is_one_by_default_and_changes_are_audited(
         {"share": 1.0},
         {"share": 2.5},
     )
+    app = await made(client, f"/admin/tenants/{tenant['id']}/apps", name="mail", share=3)
+    key = await made(client, f"/admin/apps/{app['id']}/keys", name="staging")
+    caller = await build.authenticator.authenticate(key["secret"])
+    assert (caller.share, caller.app_share) == (2.5, 3.0)
+
+
+async def test_share_of_an_app_is_one_by_default_and_changes_at_once(
+    client: Client, build: Builder
+) -> None:
+    tenant = await made(client, "/admin/tenants", name="acme")
     app = await made(client, f"/admin/tenants/{tenant['id']}/apps", name="mail")
     key = await made(client, f"/admin/apps/{app['id']}/keys", name="staging")
-    assert (await build.authenticator.authenticate(key["secret"])).share == 2.5
+    assert app["share"] == 1.0
+    changed = await client.patch(f"/admin/apps/{app['id']}", json={"share": 0.5})
+    assert (changed.status_code, changed.json()["share"]) == (200, 0.5)
+    caller = await build.authenticator.authenticate(key["secret"])
+    assert caller.app_share == 0.5
+    refused = await client.patch(f"/admin/apps/{app['id']}", json={"share": 0.001})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "share")
+    trail = (await client.get("/admin/audit", params={"subject": app["id"]})).json()["data"]
+    assert [step["action"] for step in trail] == ["app.changed", "app.created"]
+    assert trail[0]["after"] == {"share": 0.5}
 
 
 @pytest.mark.parametrize("share", [0, -1, 0.009, 100.1, 1e300, "much", True])

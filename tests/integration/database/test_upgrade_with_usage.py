@@ -69,7 +69,8 @@ def test_rows_that_arrive_during_the_upgrade_are_counted_once(empty_url: str) ->
 
 
 def test_upgrade_that_was_interrupted_begins_again(empty_url: str) -> None:
-    migrate(empty_url)
+    with alembic_config(empty_url) as config:
+        command.upgrade(config, "0019")
     with psycopg.connect(empty_url) as connection:
         connection.execute(ROW, (1,))
         connection.execute("UPDATE key_usage_days SET requests = 7")

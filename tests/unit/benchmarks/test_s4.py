@@ -5,17 +5,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.live.tenant import Tenant
+from benchmarks.s4.live_run import HONEST_APP, LYING_APP, requests_of
+from benchmarks.s4.live_run import PHASES as LIVE_PHASES
 from benchmarks.s4.run import fairness_measures, response_of_others
 from benchmarks.s4.service import backlogged, bound, largest_gap
 from benchmarks.s4.traffic import (
     EQUAL,
     FLOOD,
     FLOODED,
+    FLOODED_APP,
+    FLOODED_USER,
     LYING,
     ONE_TENANT,
     PHASES,
     TENANTS,
+    TWO_APPS,
+    TWO_USERS,
     UNDER_PREDICTED,
+    compared,
     phase,
     together,
 )
@@ -42,9 +50,26 @@ def test_other_tenants_have_the_same_requests_in_each_phase() -> None:
     assert np.bincount(made[EQUAL].tenant).tolist() == [REQUESTS] * TENANTS
     assert np.bincount(made[FLOODED].tenant)[0] == FLOOD * REQUESTS
     assert len(np.unique(made[ONE_TENANT].tenant)) == 1
+    for name in (TWO_APPS, FLOODED_APP, TWO_USERS, FLOODED_USER):
+        assert of_others(made[name]) == of_others(made[EQUAL])
     first = made[LYING].tenant == 0
     lied = made[EQUAL].quantiles[first] / made[LYING].quantiles[first]
     assert lied.max() == pytest.approx(UNDER_PREDICTED)
+
+
+def test_the_second_app_or_user_has_the_same_requests_whatever_the_first_sends() -> None:
+    for level, equal, flooded in (
+        ("app", TWO_APPS, FLOODED_APP),
+        ("user", TWO_USERS, FLOODED_USER),
+    ):
+        one, other = (phase(name, SCENARIO, 2.0, seed=1) for name in (equal, flooded))
+        assert compared(one)[0] == compared(other)[0] == level
+        whose, flood = compared(one)[1], compared(other)[1]
+        assert np.bincount(whose + 1).tolist() == [4 * REQUESTS, REQUESTS // 2, REQUESTS // 2]
+        assert np.bincount(flood + 1)[1] == FLOOD * REQUESTS // 2
+        assert one.generation_tokens[whose == 1].tolist() == (
+            other.generation_tokens[flood == 1].tolist()
+        )
 
 
 def served(workload: Workload, first_s: list[float], finished_s: list[float]) -> ReplayResults:
@@ -89,3 +114,14 @@ def test_measures_are_of_the_tenants_that_did_nothing() -> None:
     found = fairness_measures(ReplayRun(case, contender, workload, results, None))
     assert (found.others_mean_s, found.tokens_s) == (pytest.approx(13 / 3), pytest.approx(90 / 7))
     assert fairness_measures(ReplayRun(case, contender, alone, results, None)).gap is None
+
+
+def test_live_others_send_the_same_in_each_phase() -> None:
+    tenants = [
+        Tenant(f"{n}", {}, {app: f"{n} {app}" for app in (HONEST_APP, LYING_APP)}) for n in range(5)
+    ]
+    made = {name: requests_of(name, tenants, 2) for name in LIVE_PHASES}
+    assert [len(made[name]) for name in LIVE_PHASES] == [10, 10, 28, 10]
+    assert made[EQUAL][2:] == made[FLOODED][20:] == made[LYING][2:]
+    assert {each.key for each in made[LYING][:2]} == {f"0 {LYING_APP}"}
+    assert {each.key for each in made[ONE_TENANT]} == {f"0 {HONEST_APP}"}

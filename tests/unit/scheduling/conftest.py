@@ -48,6 +48,9 @@ def a_request() -> MakeRequest:
         start_by_s: float | None = None,
         lane: Lane = "interactive",
         prefix: SharedPrefix | None = None,
+        app: str = "",
+        user: str = "",
+        app_share: float = 1.0,
     ) -> QueuedRequest:
         return QueuedRequest(
             id=request_id or f"r{next(numbers)}",
@@ -63,6 +66,9 @@ def a_request() -> MakeRequest:
             start_by_s=start_by_s,
             lane=lane,
             prefix=prefix,
+            app=app,
+            user=user,
+            app_share=app_share,
         )
 
     return make

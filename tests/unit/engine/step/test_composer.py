@@ -417,3 +417,16 @@ def test_sequences_that_are_asked_for_are_preempted_before_the_next_step() -> No
         settle(composer, composer.compose(), lambda s: s.generated == s.max_tokens)
     assert [s.generated for s in sequences] == [6, 6, 6]
     assert drained(composer)
+
+
+def test_prompts_of_a_lower_preempt_first_are_computed_first() -> None:
+    flood = [waiting(SequenceSpec(6, 2, 2, 2), arrival) for arrival in range(3)]
+    for sequence in flood:
+        sequence.preempt_first = 1
+    composer = a_composer(flood, step_tokens=4)
+    composer.compose()
+    late = waiting(SequenceSpec(3, 2, 2, 2), 3)
+    composer.add([late])
+    composer.compose()
+    assert late.computed == late.prompt_tokens
+    assert flood[1].computed < flood[1].prompt_tokens

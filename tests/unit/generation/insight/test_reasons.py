@@ -31,6 +31,13 @@ def facts(**given: Any) -> WaitFacts:
         ),
         ({"queue_ahead": None, "passed_by": None}, "It waited 3.20 s."),
         (
+            {"state": "waiting", "started": False, "waits_for_share": "user"},
+            (
+                "It has waited 3.20 s: 12 requests waited when it came; its user has had more than "
+                "its share, and others of the app wait."
+            ),
+        ),
+        (
             {"overdue": True, "preemptions": 2},
             (
                 "It waited 3.20 s: 12 requests waited when it came; then it went first, being "

@@ -40,7 +40,15 @@ def test_single_value_is_used_for_every_request() -> None:
 def test_scheduler_gets_the_request_without_its_length() -> None:
     quantiles = [[1, 2, 3, 4, 5, 6]]
     found = a_workload(
-        1, arrived_s=[0], quantiles=quantiles, max_tokens=99, deadline_s=7, share=2, urgency=3
+        1,
+        arrived_s=[0],
+        quantiles=quantiles,
+        max_tokens=99,
+        deadline_s=7,
+        share=2,
+        urgency=3,
+        user=4,
+        app_share=5,
     )
     assert found.request(0) == QueuedRequest(
         id="0",
@@ -53,7 +61,11 @@ def test_scheduler_gets_the_request_without_its_length() -> None:
         urgency=3,
         deadline_s=7,
         start_by_s=None,
+        app="default",
+        user="4",
+        app_share=5,
     )
+    assert a_workload(1).request(0).user == ""
 
 
 def test_deadlines_are_on_the_clock_of_the_arrivals() -> None:

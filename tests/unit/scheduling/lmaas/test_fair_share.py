@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.fair_share import GENERATED_TOKEN_WEIGHT, FairShare, service
+from gateway.scheduling.lmaas.fair_share import (
+    GENERATED_TOKEN_WEIGHT,
+    MAX_ABSENT,
+    FairShare,
+    service,
+)
 
 weights = st.lists(st.floats(0.25, 8.0), min_size=2, max_size=5)
 actions = st.lists(
@@ -41,13 +46,14 @@ def test_service_of_backlogged_tenants_stays_within_the_bound(
 
 @given(actions)
 def test_lowest_first_is_the_order_of_a_full_sort(drawn: list[tuple[str, str, int]]) -> None:
-    shares, counters, waiting = FairShare(), {"a": 0.0}, {"a"}
+    shares, counters, waiting, changed = FairShare(), {"a": 0.0}, {"a"}, {"a": -1}
     shares.enter("a")
-    for action, tenant, tokens in drawn:
+    for number, (action, tenant, tokens) in enumerate(drawn):
         if action == "enter" and tenant not in waiting:
             floor = min(counters[other] for other in waiting)
             counters[tenant] = max(counters.get(tenant, 0.0), floor)
             waiting.add(tenant)
+            changed[tenant] = number
             shares.enter(tenant)
         elif action == "leave" and waiting > {tenant}:  # one tenant always stays queued
             waiting.discard(tenant)
@@ -55,9 +61,11 @@ def test_lowest_first_is_the_order_of_a_full_sort(drawn: list[tuple[str, str, in
         elif action in ("charge", "settle") and tenant in waiting:
             charged = float(tokens if action == "charge" else -tokens)
             counters[tenant] += charged
+            changed[tenant] = number
             shares.charge(tenant, charged)
         shares.check()
-        order = sorted(waiting, key=lambda name: (counters[name], name))
+        order = sorted(waiting, key=lambda name: (counters[name], changed[name]))
+        assert all(shares.lead(name) == counters[name] - counters[order[0]] for name in order)
         assert shares.lowest() == order[0]
         assert list(shares.lowest_first()) == order
         assert shares.lowest() == order[0]
@@ -74,7 +82,7 @@ def test_returning_tenant_gains_nothing_by_its_absence() -> None:
     shares.charge("busier", 1_500.0)
     shares.enter("away")
     assert shares.counter("away") == 1_000.0
-    assert shares.lowest() == "away"
+    assert shares.lowest_first() == ["busy", "away", "busier"]  # at equal counters, as they came
 
 
 def test_tenant_that_is_ahead_stays_ahead_on_return() -> None:
@@ -131,6 +139,20 @@ def test_departed_tenants_do_not_accumulate() -> None:
         shares.enter("guest")
         shares.leave("guest")
     assert len(shares._order._heap) <= 100
+
+
+def test_counters_of_those_away_are_bounded_and_the_highest_are_kept() -> None:
+    shares = FairShare()
+    shares.enter("stays")
+    for place in range(5 * MAX_ABSENT):
+        shares.enter(f"guest {place}")
+        shares.charge(f"guest {place}", 10.0 + place % 7)
+        shares.leave(f"guest {place}")
+        shares.charge(f"guest {place}", -1.0)  # corrected when it ends
+    shares.check()
+    assert len(shares._counters) <= 2 * MAX_ABSENT + 1
+    assert shares.counter("guest 6") == 15.0
+    assert shares.counter("stays") == 0.0
 
 
 def test_generated_token_weighs_more_than_one_of_the_prompt() -> None:
