@@ -21,6 +21,7 @@ from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
 from benchmarks.finish_band import run as finish_band
 from benchmarks.g3 import run as g3
+from benchmarks.grammar import run as grammar
 from benchmarks.grouping import run as grouping
 from benchmarks.job_kills import run as job_kills
 from benchmarks.learning import run as learning
@@ -33,7 +34,6 @@ from benchmarks.p2 import run as p2
 from benchmarks.p3 import run as p3
 from benchmarks.p4 import run as p4
 from benchmarks.p5 import run as p5
-from benchmarks.prefill_head import run as prefill_head
 from benchmarks.r1 import run as r1
 from benchmarks.r1.hostile_clients import CLIENTS
 from benchmarks.report.run import publish
@@ -256,16 +256,6 @@ def answers(data: Path, model: Path, lines: int, clients: int, threads: int) -> 
     """SmolLM2's answers to the texts: their lengths, for P1-own."""
     with _errors_in_one_line():
         own_lengths.run(data, model, lines, clients, threads)
-
-
-@main.command("prefill-head")
-@data_option
-@model_option
-@threads_option
-def after_prefill(data: Path, model: Path, threads: int) -> None:
-    """What the model's hidden state after prefill adds to length prediction."""
-    with _errors_in_one_line():
-        prefill_head.run(data, model, threads)
 
 
 @main.command("P2")
@@ -492,6 +482,21 @@ def learning_live(data: Path, model: Path, quick: bool) -> None:
 def attention_steps(device: str) -> None:
     """Attention of rows that share a prefix, in two passes and in one."""
     attention.run(device)
+
+
+@main.command("grammar")
+@model_option
+@click.option(
+    "--suite",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="JSON_SCHEMA_SUITE",
+    help="`tests` of the JSON Schema Test Suite; by default JSON_SCHEMA_SUITE, else a quick look",
+)
+@click.option("--rounds", default=grammar.ROUNDS, show_default=True, help="runs of each side")
+@threads_option
+def grammars(model: Path, suite: Path | None, rounds: int, threads: int) -> None:
+    """Masks, compiling and decoding with grammars, and a suite of JSON schemas."""
+    grammar.run(model, suite, rounds, threads)
 
 
 @main.command("prefix")

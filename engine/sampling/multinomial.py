@@ -6,7 +6,7 @@ number of threads, or on the order in which a device adds.
 
 from collections.abc import Sequence
 from math import ceil
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from torch import Tensor
 from engine.sampling.params import SamplingParams
 from engine.sampling.randomness import uniforms
 from engine.sampling.transfer import column, to_device
+
+# Its weight is 0, as that of all below; where exp underflows, it takes a CPU ten times as long.
+LOWEST: Final = -80.0
 
 
 class Multinomial(NamedTuple):
@@ -43,7 +46,7 @@ class Multinomial(NamedTuple):
 
     def weights(self, scores: Tensor, highest: Tensor) -> Tensor:
         """Scores (rows, n) as weights of the same shape; all 0 if the highest is not finite."""
-        scaled = (scores - highest[:, None]).div_(self.temperature)
+        scaled = (scores - highest[:, None]).div_(self.temperature).clamp_(min=LOWEST)
         return scaled.exp_().mul_(2.0**self.bits).nan_to_num_(0.0).long()
 
     def sample(self, weights: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Benchmark of grammars: masks, compilation, decoding with them, and a suite of JSON schemas."""
