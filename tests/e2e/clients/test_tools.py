@@ -3,6 +3,7 @@
 The demo model cannot choose calls, but calls that are required are valid whatever it knows.
 """
 
+import asyncio
 import json
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ import openai
 import pytest
 from jsonschema_rs import validator_for
 from pydantic import BaseModel
+
+from tests.conftest import PATIENCE_S
 
 WEATHER: dict[str, Any] = {
     "type": "object",
@@ -144,6 +147,26 @@ async def test_answer_without_a_call_is_content(client: openai.AsyncOpenAI) -> N
     assert content
     stream = await client.chat.completions.create(**wanted, stream=True)
     assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == content
+
+
+async def test_line_of_a_batch_calls_as_the_route_does(client: openai.AsyncOpenAI) -> None:
+    body = a_request(tool_choice="required", parallel_tool_calls=False)
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    content = json.dumps(line).encode()
+    file = await client.files.create(file=("lines.jsonl", content), purpose="batch")
+    batch = await client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        while batch.status not in {"completed", "failed", "expired", "cancelled"}:
+            await asyncio.sleep(0.1)
+            batch = await client.batches.retrieve(batch.id)
+    assert batch.output_file_id is not None
+    answered = json.loads((await client.files.content(batch.output_file_id)).text)
+    (choice,) = answered["response"]["body"]["choices"]
+    (call,) = choice["message"]["tool_calls"]
+    assert choice["finish_reason"] == "tool_calls"
+    check(call["function"]["name"], call["function"]["arguments"])
 
 
 class Weather(BaseModel):
