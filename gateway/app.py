@@ -29,6 +29,7 @@ from gateway.api.request_id import IdentifyingApp
 from gateway.api.schema_page import schema_plugins
 from gateway.deletion.deletions import Deletions
 from gateway.files.upload import Uploads
+from gateway.generation.operation.commands import OperatorCommands
 from gateway.history.audit import AuditTrail
 from gateway.history.listing import RequestList
 from gateway.history.requests import RequestHistory
@@ -70,6 +71,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         prices=Prices(sessions, node.limits.follower.follow),
         limits=Limits(sessions, node.limits.follower.follow),
         usage=UsageReport(sessions),
+        commands=OperatorCommands(node.service.scheduler, node.history),
     )
     uploads, usages = Uploads(node.files), RequestUsages(sessions)
     costs = CostEstimates(sessions)

@@ -71,6 +71,7 @@ class GatewayNode(Struct, frozen=True):
     admin_key: AdminKey
     authenticator: Authenticator
     changes: TenancyChanges
+    history: HistoryWriter
     service: GenerationService
     registry: Registry
     runs: TrainingRuns
@@ -196,6 +197,7 @@ async def running_node(
             admin_key=admin_key,
             authenticator=authenticator,
             changes=changes,
+            history=history,
             service=service,
             registry=registry,
             runs=runs,

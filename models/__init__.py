@@ -11,7 +11,7 @@ from models.limit import LimitAccount, LimitLease, StoredLimit
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
 from models.tenant import ApiKey, App, Tenant
-from models.usage import NO_PRICE, Price, UsageDay
+from models.usage import NO_PRICE, KeyUsageDay, Price, UsageDay
 
 __all__ = [
     "NO_PRICE",
@@ -26,6 +26,7 @@ __all__ = [
     "Erasure",
     "FileChunk",
     "Instruction",
+    "KeyUsageDay",
     "LimitAccount",
     "LimitLease",
     "Predictor",

@@ -80,6 +80,7 @@ class RequestRecord(Base):
     predictor_id: Mapped[UUID | None]
     feature_version: Mapped[int]
     features: Mapped[bytes]
+    first_scored: Mapped[bytes | None]  # what the version predicted before it read embeddings
     instruction_hash: Mapped[bytes]
     embedding: Mapped[bytes | None]  # the text vector
     input_embedding: Mapped[bytes | None]  # the sentence embedding of the user input

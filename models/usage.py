@@ -38,15 +38,12 @@ class Price(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class UsageDay(Base):
-    """Usage of one UTC day by one key and user, at one price; triggers of `requests` keep it.
+class UsageSums:
+    """Columns of sums of usage: what was used in a UTC day of a key, at one price.
 
-    `end_user` and `service_tier` are empty, and `price_id` is `NO_PRICE`, where there is none. No
-    foreign keys: usage outlives tenants, apps and keys.
+    `service_tier` is empty, and `price_id` is `NO_PRICE`, where there is none. No foreign keys:
+    usage outlives tenants, apps and keys.
     """
-
-    __tablename__ = "usage_days"
-    __table_args__ = (Index(None, "day"), Index(None, "api_key_id", "day"))
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)
@@ -55,10 +52,31 @@ class UsageDay(Base):
     model: Mapped[str] = mapped_column(primary_key=True)
     service_tier: Mapped[str] = mapped_column(primary_key=True)
     price_id: Mapped[UUID] = mapped_column(primary_key=True)
-    end_user: Mapped[str] = mapped_column(primary_key=True)
 
     requests: Mapped[int] = mapped_column(BigInteger)
     failed: Mapped[int] = mapped_column(BigInteger)
     prompt_tokens: Mapped[int] = mapped_column(BigInteger)
     cached_tokens: Mapped[int] = mapped_column(BigInteger)
     generation_tokens: Mapped[int] = mapped_column(BigInteger)
+
+
+class UsageDay(UsageSums, Base):
+    """Usage of one UTC day by one key and user, at one price; triggers of `requests` keep it.
+
+    `end_user` is empty where there is none.
+    """
+
+    __tablename__ = "usage_days"
+    __table_args__ = (Index(None, "day"), Index(None, "api_key_id", "day"))
+
+    end_user: Mapped[str] = mapped_column(primary_key=True)
+
+
+class KeyUsageDay(UsageSums, Base):
+    """Usage of one UTC day by one key, at one price: the sum over its users, by the same triggers.
+
+    It has few rows, however many users there are.
+    """
+
+    __tablename__ = "key_usage_days"
+    __table_args__ = (Index(None, "day"), Index(None, "api_key_id", "day"))

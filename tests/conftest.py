@@ -186,7 +186,7 @@ class Builder:
         self._numbers = count(1)
 
     async def tenant(self, name: str | None = None) -> Tenant:
-        return await self._tenants.create(name or f"tenant {next(self._numbers)}")
+        return await self._tenants.create(name or f"tenant {next(self._numbers)}", by="admin")
 
     async def app(
         self,
@@ -196,11 +196,13 @@ class Builder:
         instruction: str | None = None,
     ) -> App:
         owner = tenant or await self.tenant()
-        return await self._apps.create(owner.id, name or f"app {next(self._numbers)}", instruction)
+        return await self._apps.create(
+            owner.id, name or f"app {next(self._numbers)}", instruction, by="admin"
+        )
 
     async def key(self, app: App | None = None, *, name: str = "a key") -> NewKey:
         owner = app or await self.app()
-        return await self._keys.create(owner.id, name)
+        return await self._keys.create(owner.id, name, by="admin")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from gateway.database.address import connection_parameters
+from gateway.database.audited_session import AuditedSession
 from gateway.database.bounded_connection import BoundedConnection
 from gateway.database.errors import Sessions
 from gateway.errors import StartupFailure
@@ -23,7 +24,9 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
-        self.sessions: Sessions = async_sessionmaker(engine, expire_on_commit=False)
+        self.sessions: Sessions = async_sessionmaker(
+            engine, expire_on_commit=False, sync_session_class=AuditedSession
+        )
 
     @classmethod
     async def open(cls, url: str, *, statement_s: float | None = STATEMENT_S) -> Self:

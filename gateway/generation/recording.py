@@ -47,6 +47,7 @@ def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) ->
         predictor_id=prediction.predictor,
         feature_version=prediction.feature_version,
         features=prediction.features,
+        first_scored=prediction.first_scored,
         instruction_hash=prediction.instruction_hash,
         instruction_embedding=prediction.embeddings.instruction,
         embedding=prediction.embeddings.text,

@@ -125,6 +125,11 @@ class Scheduler:
         """Start to connect to the engine; `engine.ready` returns once it is connected."""
         await self._client.start(self.events)
 
+    @property
+    def gateway_id(self) -> UUID:
+        """The id of this run of the gateway, as its rows of history have it."""
+        return self._origin.gateway_id
+
     def enqueue(self, state: RequestState) -> None:
         """Add a request to the queue."""
         self._dispatcher.enqueue(state)

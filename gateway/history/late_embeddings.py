@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import text
 
+from gateway.history.audit import SpooledEntry
 from gateway.history.record import Record
 
 # Not of a row that was erased meanwhile, nor of a tenant that has opted out of learning.
@@ -49,7 +50,7 @@ class LateEmbeddings(Struct, frozen=True, kw_only=True, tag_field="kind", tag="l
         )
 
 
-SpoolLine: TypeAlias = Record | LateEmbeddings
+SpoolLine: TypeAlias = Record | LateEmbeddings | SpooledEntry
 
 
 def parameters(late: Sequence[LateEmbeddings]) -> dict[str, list[Any]]:
@@ -58,7 +59,7 @@ def parameters(late: Sequence[LateEmbeddings]) -> dict[str, list[Any]]:
     return {name: [getattr(each, name) for each in late] for name in names}
 
 
-def merged(lines: Iterable[SpoolLine]) -> tuple[list[Record], list[LateEmbeddings]]:
+def merged(lines: Iterable[Record | LateEmbeddings]) -> tuple[list[Record], list[LateEmbeddings]]:
     """The records, with the vectors that came for them; and the vectors of earlier records."""
     records: dict[tuple[datetime, UUID], Record] = {}
     earlier: list[LateEmbeddings] = []

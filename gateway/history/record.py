@@ -29,8 +29,10 @@ class Record(Struct, frozen=True, kw_only=True):
     gateway. `first_id` is the id of the request's first choice, in the records of the others: they
     share its prompt. `cached_tokens` of the prompt were not computed; null where that is unknown.
 
-    `features` holds float32 bytes, the vectors float16 bytes: `embedding` is the text vector,
-    `input_embedding` and `instruction_embedding` are the sentence embeddings that `embedder` made.
+    `features` and `first_scored` hold float32 bytes, the latter the ln quantiles that the version
+    predicted before it had read embeddings. The vectors are float16 bytes: `embedding` is the text
+    vector, `input_embedding` and `instruction_embedding` are the sentence embeddings that
+    `embedder` made.
     The last is stored in a table of its own, once per instruction.
     """
 
@@ -81,6 +83,7 @@ class Record(Struct, frozen=True, kw_only=True):
     embedder: str | None = None
     first_id: UUID | None = None
     cached_tokens: int | None = None
+    first_scored: bytes | None = None
 
     @property
     def batch(self) -> bool:
@@ -104,6 +107,7 @@ class Record(Struct, frozen=True, kw_only=True):
             end_user=None,
             feature_version=NO_FEATURES,
             features=b"",
+            first_scored=None,
             instruction_hash=b"",
             instruction_embedding=None,
             embedding=None,

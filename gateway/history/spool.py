@@ -9,6 +9,7 @@ from typing import IO, Final
 import msgspec
 import structlog
 
+from gateway.history.audit import SpooledEntry
 from gateway.history.late_embeddings import LateEmbeddings, SpoolLine
 from gateway.history.record import Record
 
@@ -18,12 +19,13 @@ ASIDE: Final = ".aside"
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
 _records = msgspec.json.Decoder(Record)
-_late_embeddings = msgspec.json.Decoder(LateEmbeddings)
-LATE: Final = b'{"kind":'  # begins a line of LateEmbeddings; those of records have no kind
+_tagged = msgspec.json.Decoder(LateEmbeddings | SpooledEntry)
+TAGGED: Final = b'{"kind":'  # begins a line of anything but a record
 
 
 class Spool:
-    """Records, and late embeddings of earlier ones, in files of one folder, one JSON line each.
+    """Records, late embeddings of earlier ones, and audit entries, in files of one folder, one JSON
+    line each.
 
     `append` writes to the open file; `seal` closes it. The writer inserts and removes sealed files.
     Files left by an earlier process count as sealed.
@@ -71,7 +73,7 @@ def read_sealed(path: Path) -> list[SpoolLine]:
 def _lines(path: Path, file: IO[bytes]) -> Iterator[SpoolLine]:
     for number, line in enumerate(file, 1):
         try:
-            yield (_late_embeddings if line.startswith(LATE) else _records).decode(line)
+            yield (_tagged if line.startswith(TAGGED) else _records).decode(line)
         except msgspec.DecodeError as error:
             log.error("record_unreadable", file=path.name, line=number, reason=str(error))
             set_aside(path, line)
@@ -84,5 +86,5 @@ def set_aside(path: Path, line: bytes) -> None:
 
 
 def line_of(record: SpoolLine) -> bytes:
-    """A record, or late embeddings, as a line of the spool."""
+    """What the spool keeps, as a line of it."""
     return _encoder.encode(record)

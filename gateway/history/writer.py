@@ -1,4 +1,7 @@
-"""Inserts history records in groups, off the request path, each once; late embeddings follow."""
+"""Inserts history records in groups, off the request path, each once; late embeddings follow.
+
+Entries of the audit trail that must not wait for the database take the same way.
+"""
 
 import asyncio
 import time
@@ -14,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from gateway.history.audit import SpooledEntry, add_spooled
 from gateway.history.late_embeddings import (
     ADD,
     LateEmbeddings,
@@ -56,6 +60,7 @@ class HistoryWriter:
         self._spool = Spool(folder)
         self._unspooled: list[Record] = []
         self._unspooled_late: list[LateEmbeddings] = []
+        self._unspooled_entries: list[SpooledEntry] = []
         self._known_instructions: set[tuple[bytes, str]] = set()
         self._known_until = float("-inf")
         self._dirty = asyncio.Event()
@@ -88,6 +93,11 @@ class HistoryWriter:
         if not self._spooled(late):
             self._unspooled_late.append(late)
 
+    def add_entry(self, entry: SpooledEntry) -> None:
+        """Store an entry of the audit trail, as `record` does."""
+        if not self._spooled(entry):
+            self._unspooled_entries.append(entry)
+
     def _spooled(self, line: SpoolLine) -> bool:
         """Whether a line that is to be stored is in the spool; if not, memory must keep it."""
         self._dirty.set()
@@ -103,7 +113,7 @@ class HistoryWriter:
 
         Late embeddings come after all records that were there when they were.
         """
-        late = list(self._unspooled_late)
+        late, entries = list(self._unspooled_late), list(self._unspooled_entries)
         unspooled = list(self._unspooled)
         for part in _parts(unspooled):
             await self._insert(part)
@@ -114,9 +124,15 @@ class HistoryWriter:
         for some in _parts(late):
             await self._add_embeddings(some)
             del self._unspooled_late[: len(some)]
+        for noted in _parts(entries):
+            await self._add_entries(noted)
+            del self._unspooled_entries[: len(noted)]
 
     async def _insert_file(self, path: Path) -> None:
-        records, late = merged(await asyncio.to_thread(read_sealed, path))
+        lines = await asyncio.to_thread(read_sealed, path)
+        for noted in _parts([line for line in lines if isinstance(line, SpooledEntry)]):
+            await self._add_entries(noted)
+        records, late = merged(line for line in lines if not isinstance(line, SpooledEntry))
         for part in _parts(records):
             try:
                 await self._insert(part)
@@ -175,6 +191,10 @@ class HistoryWriter:
             )
             await _insert_instructions(session, instructions)
         self._known_instructions.update(instructions)
+
+    async def _add_entries(self, entries: Sequence[SpooledEntry]) -> None:
+        async with asyncio.timeout(INSERT_S), self._sessions() as session, session.begin():
+            await add_spooled(session, entries)
 
     def _new_instructions(
         self, found: Iterable[tuple[bytes, str | None, bytes | None]]

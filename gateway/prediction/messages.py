@@ -60,8 +60,9 @@ class Prediction(Struct, frozen=True, kw_only=True):
     All lie within 1 … max_tokens.
 
     `source` is one of `SOURCES`; `predictor` is the version's id and `stage` what it has read, both
-    None without one. Features and embeddings are stored with the outcome for training; embeddings
-    may arrive later.
+    None without one; `first_scored` are the ln quantiles that it predicted before it had read
+    embeddings, as float32 bytes. Features and embeddings are stored with the outcome for training;
+    embeddings may arrive later.
     """
 
     quantiles: tuple[float, float, float, float, float, float]
@@ -73,6 +74,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
     instruction_hash: bytes
     embeddings: Embeddings = field(default_factory=Embeddings)
     stage: Stage | None = None
+    first_scored: bytes | None = None
 
     @property
     def label(self) -> str:

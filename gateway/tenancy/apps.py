@@ -14,7 +14,7 @@ from gateway.history.audit import note
 from gateway.tenancy.changes import announce
 from gateway.tenancy.naming import checked_instruction, checked_name
 from gateway.tenancy.paging import Cursor, Page, read_page
-from gateway.tenancy.tenants import present_tenant, set_field
+from gateway.tenancy.tenants import present_tenant, set_fields
 from models import App, Tenant
 
 
@@ -42,7 +42,9 @@ class Apps:
         self._check_instruction = check_instruction
         self._changed = changed
 
-    async def create(self, tenant_id: UUID, name: str, instruction: str | None = None) -> App:
+    async def create(
+        self, tenant_id: UUID, name: str, instruction: str | None = None, *, by: str
+    ) -> App:
         """A new app. NotFound if there is no such tenant, Conflict if it has one of that name.
 
         InvalidRequest if the name or the instruction is not accepted.
@@ -52,6 +54,9 @@ class Apps:
         async with transaction(self._sessions, conflict=_taken(name)) as session:
             await present_tenant(session, tenant_id)
             session.add(app)
+            await session.flush()
+            after = {"tenant": str(tenant_id), "name": app.name, **_shown(app)}
+            note(session, by, "app.created", app.id, after=after)
         return app
 
     async def change(
@@ -59,7 +64,7 @@ class Apps:
     ) -> App:
         """Change the given fields, all or none; an empty instruction is none. NotFound,
         InvalidRequest; Conflict if the tenant has an app of that name. Every gateway goes by it at
-        once; the audit trail says that the instruction changed, not its text.
+        once; the audit trail has the length of the instruction, not its text.
         """
         if name is None and instruction is None:
             raise InvalidRequest("nothing to change; accepted are name and instruction")
@@ -68,10 +73,13 @@ class Apps:
         accepted = self._checked(instruction)
         async with transaction(self._sessions, conflict=_taken(name)) as session:
             app = await present_app(session, app_id, lock=True)
-            set_field(session, app, "app", "name", name, by)
+            before, after = set_fields(app, {"name": name})
             if instruction is not None and accepted != app.instruction:
+                before |= _shown(app)
                 app.instruction = accepted
-                note(session, by, "app.instruction", app.id)
+                after |= _shown(app)
+            if after:
+                note(session, by, "app.changed", app_id, before=before, after=after)
             await announce(session)
         await self._changed()
         return app
@@ -118,6 +126,11 @@ async def present_app(session: AsyncSession, app_id: UUID, *, lock: bool = False
     if app is None:
         raise NotFound(f"there is no app {app_id}", param="app_id")
     return app
+
+
+def _shown(app: App) -> dict[str, int]:
+    """The instruction in the audit trail, without its text."""
+    return {"instruction_characters": len(app.instruction or "")}
 
 
 def _taken(name: str | None) -> str:

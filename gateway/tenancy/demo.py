@@ -10,13 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import Conflict
-from gateway.tenancy.keys import key_row
+from gateway.history.audit import note
+from gateway.tenancy.keys import key_row, note_created
 from gateway.tenancy.secret import digest, new_secret
 from gateway.tenancy.secret_file import read_secret, write_secret
 from models import ApiKey, App, Tenant
 
 TENANT: Final = "demo"
 PLAYGROUND: Final = "playground"
+STARTING: Final = "start"  # the actor in the audit trail: the gateway, as its settings say
 ADDED_KEY: Final = "settings"
 KEY_FILE: Final = "api_key"
 
@@ -69,8 +71,11 @@ async def _create(session: AsyncSession, apps: Sequence[tuple[str, str]], secret
         App(tenant_id=tenant.id, name=name, instruction=instruction) for name, instruction in apps
     )
     await session.flush()
-    session.add(key_row(playground.id, PLAYGROUND, secret))
-    await session.flush()
+    names = [PLAYGROUND, *(name for name, _ in apps)]
+    note(session, STARTING, "tenant.created", tenant.id, after={"name": TENANT, "apps": names})
+    key = key_row(playground.id, PLAYGROUND, secret)
+    session.add(key)
+    await note_created(session, key, STARTING)
 
 
 async def _add_key(session: AsyncSession, tenant_id: UUID, secret: str) -> None:
@@ -82,4 +87,6 @@ async def _add_key(session: AsyncSession, tenant_id: UUID, secret: str) -> None:
     )
     app_id = await session.scalar(playground)
     if app_id is not None:
-        session.add(key_row(app_id, ADDED_KEY, secret))
+        key = key_row(app_id, ADDED_KEY, secret)
+        session.add(key)
+        await note_created(session, key, STARTING)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, now_of, transaction
 from gateway.errors import Conflict, InvalidRequest, NotFound
@@ -43,6 +44,7 @@ class ApiKeys:
         expires_at: datetime | None = None,
         service_tiers: Sequence[str] | None = None,
         min_deadline_s: float = 0.0,
+        by: str,
     ) -> NewKey:
         """A new key, valid before `expires_at`. NotFound if there is no such app.
 
@@ -59,6 +61,7 @@ class ApiKeys:
         async with transaction(self._sessions) as session:
             await present_app(session, app_id)
             session.add(key)
+            await note_created(session, key, by)
         return NewKey(key, secret)
 
     async def list(self, app_id: UUID, cursor: Cursor, name: str | None = None) -> Page[ApiKey]:
@@ -118,7 +121,7 @@ class ApiKeys:
         self._authenticator.forget(key_id)
         return key
 
-    async def rotate(self, key_id: UUID, name: str, *, overlap_s: float) -> NewKey:
+    async def rotate(self, key_id: UUID, name: str, *, overlap_s: float, by: str) -> NewKey:
         """A new key of the same app; the old one expires after the overlap, or earlier as it was.
 
         NotFound; Conflict if the old key is revoked or has expired. InvalidRequest if the new name
@@ -135,21 +138,27 @@ class ApiKeys:
             if old.revoked_at is not None or (old.expires_at or now + SECOND) <= now:
                 raise Conflict(f"the key {old.name!r} is revoked or has expired; create another")
             until = now + timedelta(seconds=overlap_s)
+            before = {"expires_at": _utc(old.expires_at)}
             old.expires_at = min(until, old.expires_at or until)
             key = key_row(old.app_id, name, secret)
             key.service_tiers, key.min_deadline_s = old.service_tiers, old.min_deadline_s
             session.add(key)
+            await session.flush()
+            after = {"expires_at": _utc(old.expires_at), "new_key": str(key.id), "name": key.name}
+            note(session, by, "key.rotated", key_id, before=before, after=after)
             await announce(session)
         self._authenticator.forget(key_id)
         return NewKey(key, secret)
 
-    async def revoke(self, key_id: UUID) -> ApiKey:
+    async def revoke(self, key_id: UUID, *, by: str) -> ApiKey:
         """The key, which this gateway refuses from now on. NotFound. Revoking twice is no error."""
         async with transaction(self._sessions) as session:
             key = await session.get(ApiKey, key_id, with_for_update=True)
             if key is None:
                 raise _no_key(key_id)
-            key.revoked_at = key.revoked_at or datetime.now(UTC)
+            if key.revoked_at is None:
+                key.revoked_at = datetime.now(UTC)
+                note(session, by, "key.revoked", key_id, before={"name": key.name})
             await announce(session)
         self._authenticator.revoke(key_id)
         return key
@@ -158,6 +167,23 @@ class ApiKeys:
 def key_row(app_id: UUID, name: str, secret: str) -> ApiKey:
     """The database row of a key."""
     return ApiKey(app_id=app_id, name=name, prefix=prefix(secret), digest=digest(secret))
+
+
+async def note_created(session: AsyncSession, key: ApiKey, by: str) -> None:
+    """Note a new key in the audit trail, without its secret."""
+    await session.flush()
+    after = {
+        "app": str(key.app_id),
+        "name": key.name,
+        "expires_at": _utc(key.expires_at),
+        "service_tiers": key.service_tiers,
+        "min_deadline_s": key.min_deadline_s,
+    }
+    note(session, by, "key.created", key.id, after=after)
+
+
+def _utc(at: datetime | None) -> str | None:
+    return at.astimezone(UTC).isoformat() if at else None
 
 
 def _no_key(key_id: UUID) -> NotFound:

@@ -1,5 +1,7 @@
 """Tenants: the organisations or teams that share the engine."""
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
@@ -24,11 +26,14 @@ class Tenants:
         self._sessions = sessions
         self._changed = changed
 
-    async def create(self, name: str, *, share: float = 1.0) -> Tenant:
+    async def create(self, name: str, *, share: float = 1.0, by: str) -> Tenant:
         """A new tenant. Conflict if the name is taken."""
         tenant = Tenant(name=checked_name(name), share=checked_share(share))
         async with transaction(self._sessions, conflict=_taken(name)) as session:
             session.add(tenant)
+            await session.flush()
+            after = {"name": tenant.name, "share": tenant.share}
+            note(session, by, "tenant.created", tenant.id, after=after)
         return tenant
 
     async def list(self, cursor: Cursor, name: str | None = None) -> Page[Tenant]:
@@ -68,22 +73,23 @@ class Tenants:
             checked_share(share)
         async with transaction(self._sessions, conflict=_taken(name)) as session:
             tenant = await present_tenant(session, tenant_id, lock=True)
-            for field, value in given.items():
-                set_field(session, tenant, "tenant", field, value, by)
+            before, after = set_fields(tenant, given)
+            if after:
+                note(session, by, "tenant.changed", tenant_id, before=before, after=after)
             await announce(session)
         await self._changed()
         return tenant
 
 
-def set_field(
-    session: AsyncSession, row: Tenant | App, kind: str, field: str, value: object, by: str
-) -> None:
-    """Set a field of a row if its value differs, and record the change in the audit log."""
-    before = getattr(row, field)
-    if value is None or value == before:
-        return
-    setattr(row, field, value)
-    note(session, by, f"{kind}.{field}", row.id, before={field: before}, after={field: value})
+def set_fields(
+    row: Tenant | App, given: Mapping[str, object]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Set the fields of a row that are given, None: not, and differ; these before and after."""
+    before = {field: getattr(row, field) for field in given}
+    after = {field: value for field, value in given.items() if value not in (None, before[field])}
+    for field, value in after.items():
+        setattr(row, field, value)
+    return {field: before[field] for field in after}, after
 
 
 async def present_tenant(session: AsyncSession, tenant_id: UUID, *, lock: bool = False) -> Tenant:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -25,7 +25,9 @@ from sqlalchemy import (
 
 from gateway.database.errors import Sessions, transaction
 from gateway.usage.prices import money
-from models import NO_PRICE, ApiKey, App, Price, Tenant, UsageDay
+from models import NO_PRICE, ApiKey, App, KeyUsageDay, Price, Tenant, UsageDay
+
+Kept: TypeAlias = type[UsageDay | KeyUsageDay]
 
 PER_TOKEN: Final = Decimal("0.000001")  # prices are per million tokens
 
@@ -42,16 +44,17 @@ class Group(StrEnum):
     TIER = "tier"
 
 
-# What a group is summed by, and its type.
-COLUMNS: Final[dict[Group, tuple[Any, Any]]] = {
-    Group.DAY: (UsageDay.day, Date()),
-    Group.TENANT: (UsageDay.tenant_id, Uuid()),
-    Group.APP: (UsageDay.app_id, Uuid()),
-    Group.KEY: (UsageDay.api_key_id, Uuid()),
-    Group.USER: (func.nullif(UsageDay.end_user, ""), String()),
-    Group.MODEL: (UsageDay.model, String()),
-    Group.TIER: (func.nullif(UsageDay.service_tier, ""), String()),
+# The column that a group is summed by, and its type.
+COLUMNS: Final[dict[Group, tuple[str, Any]]] = {
+    Group.DAY: ("day", Date()),
+    Group.TENANT: ("tenant_id", Uuid()),
+    Group.APP: ("app_id", Uuid()),
+    Group.KEY: ("api_key_id", Uuid()),
+    Group.USER: ("end_user", String()),
+    Group.MODEL: ("model", String()),
+    Group.TIER: ("service_tier", String()),
 }
+EMPTY_IS_NONE: Final = {Group.USER, Group.TIER}
 
 
 class UsageFilter(Struct, frozen=True, kw_only=True):
@@ -162,43 +165,50 @@ def _sums(wanted: UsageFilter, groups: set[Group]) -> Select[Any]:
 
 
 def _priced(wanted: UsageFilter, groups: set[Group]) -> Subquery:
-    """The tokens of the groups at each price."""
-    by = [column.label(group.value) for group, (column, _) in COLUMNS.items() if group in groups]
+    """The tokens of the groups at each price, from the sums by user only where users matter."""
+    of_users = Group.USER in groups or wanted.user is not None
+    kept: Kept = UsageDay if of_users else KeyUsageDay
+    by = [_summed_by(group, kept).label(group.value) for group in COLUMNS if group in groups]
     counts = (
-        UsageDay.requests,
-        UsageDay.failed,
-        UsageDay.prompt_tokens,
-        UsageDay.cached_tokens,
-        UsageDay.generation_tokens,
+        kept.requests,
+        kept.failed,
+        kept.prompt_tokens,
+        kept.cached_tokens,
+        kept.generation_tokens,
     )
-    return (
-        select(*by, UsageDay.price_id, *(func.sum(each).label(each.key) for each in counts))
-        .where(*_conditions(wanted))
-        .group_by(*by, UsageDay.price_id)
-        .subquery()
-    )
+    statement = select(*by, kept.price_id, *(func.sum(each).label(each.key) for each in counts))
+    statement = statement.where(*_conditions(wanted, kept))
+    if wanted.user is not None:
+        statement = statement.where(UsageDay.end_user == wanted.user)
+    return statement.group_by(*by, kept.price_id).subquery()
+
+
+def _summed_by(group: Group, kept: Kept) -> Any:
+    """What a group is summed by."""
+    column = getattr(kept, COLUMNS[group][0])
+    return func.nullif(column, "") if group in EMPTY_IS_NONE else column
 
 
 def _sum(column: Any, name: str) -> Any:
     return cast(func.coalesce(func.sum(column), 0), BigInteger).label(name)
 
 
-def _conditions(wanted: UsageFilter) -> list[ColumnElement[bool]]:
-    found = [UsageDay.day >= wanted.since, UsageDay.day < wanted.until]
+def _conditions(wanted: UsageFilter, kept: Kept) -> list[ColumnElement[bool]]:
+    """The conditions but that of the user."""
+    found = [kept.day >= wanted.since, kept.day < wanted.until]
     for column, kind, given in (
-        (UsageDay.tenant_id, Tenant, wanted.tenant),
-        (UsageDay.app_id, App, wanted.app),
-        (UsageDay.api_key_id, ApiKey, wanted.key),
+        (kept.tenant_id, Tenant, wanted.tenant),
+        (kept.app_id, App, wanted.app),
+        (kept.api_key_id, ApiKey, wanted.key),
     ):
         if given is not None:
             named = column.in_(select(kind.id).where(kind.name == given))
             found.append(named if (id_ := _id(given)) is None else or_(column == id_, named))
     exact: list[tuple[Any, object]] = [
-        (UsageDay.tenant_id, wanted.tenant_id),
-        (UsageDay.api_key_id, wanted.key_id),
-        (UsageDay.end_user, wanted.user),
-        (UsageDay.model, wanted.model),
-        (UsageDay.service_tier, wanted.tier),
+        (kept.tenant_id, wanted.tenant_id),
+        (kept.api_key_id, wanted.key_id),
+        (kept.model, wanted.model),
+        (kept.service_tier, wanted.tier),
     ]
     return found + [column == value for column, value in exact if value is not None]
 

@@ -78,13 +78,18 @@ class AppsController(Controller):
 
     @post(summary="Create an app of a tenant", responses=errors(409))
     async def create_app(
-        self, tenant_id: FromPath[UUID], data: JSONBody[AppRequest], apps: NamedDependency[Apps]
+        self,
+        tenant_id: FromPath[UUID],
+        data: JSONBody[AppRequest],
+        apps: NamedDependency[Apps],
+        actor: Actor,
     ) -> AppAnswer:
         """The new app; 404 if there is no such tenant, 409 if it has an app of that name.
 
         400 if the served model's chat template refuses the instruction.
         """
-        return to_answer(AppAnswer, await apps.create(tenant_id, data.name, data.instruction))
+        made = await apps.create(tenant_id, data.name, data.instruction, by=actor)
+        return to_answer(AppAnswer, made)
 
     @get(summary="List the apps of a tenant")
     async def list_apps(

@@ -7,7 +7,8 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 
 from engine.protocol import EngineInfo, KvState, Mode, Step, StepTimes
-from gateway.api.admin.actor import area
+from gateway.api.admin.actor import Actor, area
+from gateway.generation.operation.commands import OperatorCommands
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.tenancy.scopes import Scope
@@ -127,25 +128,40 @@ class EngineController(Controller):
         return EngineAnswer.of(service.scheduler)
 
     @post("/pause", status_code=200, summary="Pause the engine")
-    async def pause_engine(self, service: NamedDependency[GenerationService]) -> EngineAnswer:
+    async def pause_engine(
+        self,
+        service: NamedDependency[GenerationService],
+        commands: NamedDependency[OperatorCommands],
+        actor: Actor,
+    ) -> EngineAnswer:
         """Stop computation until resumed; running requests keep their KV memory, new ones wait.
 
         A replacement engine is paused too. `/health/ready` answers 503 meanwhile.
         """
-        service.scheduler.pause_engine()
+        commands.pause_engine(by=actor)
         return EngineAnswer.of(service.scheduler)
 
     @post("/drain", status_code=200, summary="Drain the engine")
-    async def drain_engine(self, service: NamedDependency[GenerationService]) -> EngineAnswer:
+    async def drain_engine(
+        self,
+        service: NamedDependency[GenerationService],
+        commands: NamedDependency[OperatorCommands],
+        actor: Actor,
+    ) -> EngineAnswer:
         """Finish running requests and hold new ones in the queue until resumed; no request fails.
 
         `/health/ready` answers 503 meanwhile.
         """
-        service.scheduler.drain_engine()
+        commands.drain_engine(by=actor)
         return EngineAnswer.of(service.scheduler)
 
     @post("/resume", status_code=200, summary="Resume the engine")
-    async def resume_engine(self, service: NamedDependency[GenerationService]) -> EngineAnswer:
+    async def resume_engine(
+        self,
+        service: NamedDependency[GenerationService],
+        commands: NamedDependency[OperatorCommands],
+        actor: Actor,
+    ) -> EngineAnswer:
         """End a pause or a drain."""
-        service.scheduler.resume_engine()
+        commands.resume_engine(by=actor)
         return EngineAnswer.of(service.scheduler)

@@ -88,7 +88,11 @@ class KeysController(Controller):
 
     @post("/apps/{app_id:uuid}/keys", summary="Create an API key of an app")
     async def create_key(
-        self, app_id: FromPath[UUID], data: JSONBody[KeyRequest], keys: NamedDependency[ApiKeys]
+        self,
+        app_id: FromPath[UUID],
+        data: JSONBody[KeyRequest],
+        keys: NamedDependency[ApiKeys],
+        actor: Actor,
     ) -> NewKeyAnswer:
         """The new key with its secret; 404 if there is no such app."""
         new = await keys.create(
@@ -97,6 +101,7 @@ class KeysController(Controller):
             expires_at=data.expires_at,
             service_tiers=data.service_tiers,
             min_deadline_s=data.min_deadline_s,
+            by=actor,
         )
         return to_answer(NewKeyAnswer, new.key, secret=new.secret)
 
@@ -136,16 +141,22 @@ class KeysController(Controller):
 
     @post("/keys/{key_id:uuid}/rotate", summary="Rotate an API key", responses=errors(409))
     async def rotate_key(
-        self, key_id: FromPath[UUID], data: JSONBody[KeyRotation], keys: NamedDependency[ApiKeys]
+        self,
+        key_id: FromPath[UUID],
+        data: JSONBody[KeyRotation],
+        keys: NamedDependency[ApiKeys],
+        actor: Actor,
     ) -> NewKeyAnswer:
         """A new key of the same app with its secret; the old key expires after the overlap.
 
         409 if the old key is revoked or has expired.
         """
-        new = await keys.rotate(key_id, data.name, overlap_s=data.overlap_s)
+        new = await keys.rotate(key_id, data.name, overlap_s=data.overlap_s, by=actor)
         return to_answer(NewKeyAnswer, new.key, secret=new.secret)
 
     @delete("/keys/{key_id:uuid}", status_code=200, summary="Revoke an API key")
-    async def revoke_key(self, key_id: FromPath[UUID], keys: NamedDependency[ApiKeys]) -> KeyAnswer:
+    async def revoke_key(
+        self, key_id: FromPath[UUID], keys: NamedDependency[ApiKeys], actor: Actor
+    ) -> KeyAnswer:
         """The revoked key, refused at once by every gateway."""
-        return to_answer(KeyAnswer, await keys.revoke(key_id))
+        return to_answer(KeyAnswer, await keys.revoke(key_id, by=actor))

@@ -8,7 +8,8 @@ from litestar.params import JSONBody
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
-from gateway.api.admin.actor import area
+from gateway.api.admin.actor import Actor, area
+from gateway.generation.operation.commands import OperatorCommands
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.scheduling.control_loop import Fallback
@@ -101,12 +102,17 @@ class PolicyController(Controller):
 
     @put(summary="Change the scheduling policy")
     async def use_policy(
-        self, data: JSONBody[PolicyRequest], service: NamedDependency[GenerationService]
+        self,
+        data: JSONBody[PolicyRequest],
+        service: NamedDependency[GenerationService],
+        commands: NamedDependency[OperatorCommands],
+        actor: Actor,
     ) -> PolicyAnswer:
         """The policy, active until the next change or restart.
 
         Waiting requests move to it, running ones continue. Changed options reset the serving times
         that policies have learned. 400 if there is no such policy.
         """
-        service.scheduler.use_policy(data.name, data.changed(service.scheduler.options))
+        options = data.changed(service.scheduler.options)
+        commands.use_policy(data.name, options, by=actor)
         return PolicyAnswer.of(service.scheduler)

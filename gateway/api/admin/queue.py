@@ -11,6 +11,7 @@ from msgspec import Struct
 from gateway.api.admin.actor import Actor, area
 from gateway.generation.insight.explanation import Explanation
 from gateway.generation.insight.queue_view import QueueEntry, QueuePage, QueueTotals
+from gateway.generation.operation.commands import OperatorCommands
 from gateway.generation.service import GenerationService
 from gateway.history.requests import RequestHistory, known_id
 from gateway.tenancy.scopes import Scope
@@ -86,11 +87,11 @@ class RequestsController(Controller):
     async def cancel(
         self,
         request_id: FromPath[str],
-        service: NamedDependency[GenerationService],
+        commands: NamedDependency[OperatorCommands],
         actor: Actor,
     ) -> Explanation:
         """The request, ended with all its choices; its client gets 409 `request_cancelled`.
 
         404 if it neither waits nor runs in this gateway.
         """
-        return service.scheduler.cancel_request(known_id(request_id), by=actor)
+        return commands.cancel_request(known_id(request_id), by=actor)

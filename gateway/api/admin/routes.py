@@ -26,6 +26,7 @@ from gateway.api.envelope import provide_cursor
 from gateway.api.query import check_query
 from gateway.deletion.deletions import Deletions
 from gateway.files.store import FileStore
+from gateway.generation.operation.commands import OperatorCommands
 from gateway.history.audit import AuditTrail
 from gateway.history.listing import RequestList
 from gateway.history.requests import RequestHistory
@@ -70,6 +71,7 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     prices: Prices
     limits: Limits
     usage: UsageReport
+    commands: OperatorCommands
 
 
 def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:

@@ -61,10 +61,10 @@ class TenantsController(Controller):
 
     @post(summary="Create a tenant", responses=errors(409))
     async def create_tenant(
-        self, data: JSONBody[TenantRequest], tenants: NamedDependency[Tenants]
+        self, data: JSONBody[TenantRequest], tenants: NamedDependency[Tenants], actor: Actor
     ) -> TenantAnswer:
         """The new tenant; 409 if the name is taken."""
-        return to_answer(TenantAnswer, await tenants.create(data.name, share=data.share))
+        return to_answer(TenantAnswer, await tenants.create(data.name, share=data.share, by=actor))
 
     @get(summary="List the tenants")
     async def list_tenants(

@@ -18,12 +18,15 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from gateway.prediction.features.embedder_model import MAX_TEXT_TOKENS, EmbedderModel
+from gateway.prediction.work_limits import WorkLimits
 
 BATCH_TEXTS: Final = 16
 WINDOW_TEXTS: Final = 64  # of which each batch takes texts of similar length
 MAX_QUEUED_TEXTS: Final = 512  # user inputs: three to four seconds of one core
 MAX_CACHED: Final = 4_096  # embeddings of instructions, and as many of user inputs
 THREAD_NAME: Final = "embedder"
+LOAD_LIMIT_S: Final = 600.0  # libraries come from a cold disk of a busy machine
+BATCH_LIMIT_S: Final = 120.0  # a tenth of a second of a core that others have first
 
 Vectors: TypeAlias = NDArray[np.float32]
 Payload = TypeVar("Payload")
@@ -49,10 +52,17 @@ class Embedder(Generic[Payload]):
     """Embeds the texts of payloads and hands each on to `deliver`, in the embedder's thread.
 
     An embedding is a unit vector as float16 bytes. If there is no model, every text is shed.
+    Loading the model and each micro-batch are bounded by `limits`.
     """
 
-    def __init__(self, model: EmbedderModel, deliver: Callable[[Embedded[Payload]], None]) -> None:
+    def __init__(
+        self,
+        model: EmbedderModel,
+        deliver: Callable[[Embedded[Payload]], None],
+        limits: WorkLimits,
+    ) -> None:
         self.model = model
+        self._limits = limits
         self._deliver = deliver
         self._changed = Condition()
         self._instructions: OrderedDict[bytes, bytes | None] = OrderedDict()  # None: queued
@@ -101,7 +111,8 @@ class Embedder(Generic[Payload]):
 
     def _run(self) -> None:
         try:
-            encoder = SentenceEncoder(self.model)
+            with self._limits.limit("load the embedder", LOAD_LIMIT_S):
+                encoder = SentenceEncoder(self.model)
             log.info("embedder_ready", model=self.model.id)
             while True:
                 self._embed(encoder, *self._take())
@@ -126,7 +137,7 @@ class Embedder(Generic[Payload]):
         window: Sequence[_Queued[Payload]],
     ) -> None:
         for batch in _batches(instructions):
-            vectors = encoder.embed([text for _, text in batch])
+            vectors = self._vectors(encoder, [text for _, text in batch])
             with self._changed:
                 for (key, _), vector in zip(batch, vectors, strict=True):
                     _keep(self._instructions, key, vector)
@@ -151,7 +162,7 @@ class Embedder(Generic[Payload]):
             for key, text in batch
             if any(queued.deadline_s > now_s for queued in waiting[key])
         ]
-        vectors = encoder.embed([text for _, text in in_time])
+        vectors = self._vectors(encoder, [text for _, text in in_time])
         found = dict(zip((key for key, _ in in_time), vectors, strict=True))
         with self._changed:
             for key, vector in found.items():
@@ -159,6 +170,10 @@ class Embedder(Generic[Payload]):
         for key, _ in batch:
             for queued in waiting[key]:
                 self._deliver(Embedded(queued.payload, found.get(key)))
+
+    def _vectors(self, encoder: "SentenceEncoder", texts: Sequence[str]) -> list[bytes]:
+        with self._limits.limit("embed texts", BATCH_LIMIT_S):
+            return encoder.embed(texts)
 
     def _give_up(self) -> None:
         with self._changed:

@@ -68,8 +68,13 @@ def features(request: PredictionRequest, history: RequestHistory) -> Vector:
 def with_raw_quantiles(vector: Vector, scored: tuple[float, ...]) -> Vector:
     """The vector with the raw ln quantiles, given at `LEVELS`, in its last columns."""
     kept = vector.copy()
-    kept[len(INPUTS) :] = [scored[LEVELS.index(level)] for level in NOTED_LEVELS]
+    kept[len(INPUTS) :] = noted(scored)
     return kept
+
+
+def noted(scored: tuple[float, ...]) -> Vector:
+    """Of ln quantiles at `LEVELS` those at `NOTED_LEVELS`."""
+    return np.array([scored[LEVELS.index(level)] for level in NOTED_LEVELS], dtype=np.float32)
 
 
 def raw_quantiles(vector: Vector) -> tuple[float, ...]:

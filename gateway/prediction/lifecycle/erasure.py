@@ -37,8 +37,8 @@ _ERASE: Final = """
         ORDER BY arrived_at, id LIMIT :portion
     ), erased AS (
         UPDATE requests
-        SET feature_version = 0, features = '', embedding = NULL, input_embedding = NULL,
-            embedder = NULL, end_user = NULL, instruction_hash = ''
+        SET feature_version = 0, features = '', first_scored = NULL, embedding = NULL,
+            input_embedding = NULL, embedder = NULL, end_user = NULL, instruction_hash = ''
         FROM old WHERE requests.arrived_at = old.arrived_at AND requests.id = old.id
         RETURNING old.arrived_at, old.id, old.app_id, old.instruction_hash
     )

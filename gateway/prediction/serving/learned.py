@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+import numpy as np
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from gateway.history.record import Record
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
@@ -20,7 +22,6 @@ from gateway.prediction.features.features import (
 )
 from gateway.prediction.features.length_history import LengthHistory, LengthOutcome, RequestHistory
 from gateway.prediction.messages import PredictionRequest
-from gateway.prediction.serving.frames import VersionScore
 from gateway.prediction.serving.warm_start import HistoryRow, ended_at
 
 ROWS_PER_TURN: Final = 16
@@ -50,6 +51,7 @@ def row_of(record: Record) -> HistoryRow:
         record.feature_version,
         record.features,
         record.prediction_source,
+        record.first_scored,
     )
 
 
@@ -101,23 +103,19 @@ def _cut_off_at_once(outcome: LengthOutcome) -> bool:
     return outcome.censored and not outcome.tokens
 
 
-def learn_first(
-    learned: Learned, outcome: LengthOutcome, log_uil: float, first: VersionScore
-) -> None:
-    """Let a version's first predictions be calibrated by an outcome."""
-    adaptation = learned.adaptations.get(first.predictor)
-    if adaptation is not None and not _cut_off_at_once(outcome):
-        tokens, censored = outcome.tokens, outcome.censored
-        adaptation.learn_first(
-            ScoredOutcome.of(outcome.app, log_uil, first.quantiles, tokens, censored=censored)
-        )
-
-
 def learn_row(adaptation: Adaptation, row: HistoryRow) -> None:
-    """Let a version learn from an outcome that it predicted; others are ignored."""
+    """Let a version learn from an outcome that it predicted; others are ignored.
+
+    Where it had predicted it before it read embeddings too, both predictions are calibrated.
+    """
     outcome = row.outcome
     if not _usable(row):
         return
     vector = from_bytes(row.features)
     log_uil, raw = float(vector[USER_INPUT_COLUMN]), raw_quantiles(vector)
-    adaptation.learn(ScoredOutcome(outcome.app, log_uil, raw, outcome.tokens, outcome.censored))
+    found = ScoredOutcome(outcome.app, log_uil, raw, outcome.tokens, outcome.censored)
+    if row.first_scored:
+        first = tuple(np.frombuffer(row.first_scored, dtype=np.float32).tolist())
+        adaptation.two_stages |= first != raw
+        adaptation.learn_first(replace(found, raw=first))
+    adaptation.learn(found)

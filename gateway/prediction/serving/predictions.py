@@ -13,6 +13,7 @@ from gateway.prediction.features.features import (
     FEATURE_VERSION,
     USER_INPUT_COLUMN,
     Vector,
+    noted,
     with_raw_quantiles,
 )
 from gateway.prediction.features.length_history import RequestHistory
@@ -59,6 +60,9 @@ def by_version(
     natural = [math.exp(log) for log in corrected]
     shift = adaptation.shift(request.app, log_uil, score.quantiles)
     mean = limited_mean(score.mean * math.exp(shift), natural, request.max_tokens)
+    first = opened.first
+    if first is not None and first.predictor != score.predictor:
+        first = None  # the version was changed between the two
     return replace(
         opened.newest,
         quantiles=_six(levels),
@@ -67,6 +71,7 @@ def by_version(
         predictor=score.predictor,
         features=with_raw_quantiles(opened.vector, score.quantiles).tobytes(),
         stage=stage,
+        first_scored=noted(first.quantiles).tobytes() if first else None,
     )
 
 
@@ -87,6 +92,7 @@ def as_predicted(record: Record, prediction: Prediction) -> Record:
         prediction_source=prediction.source,
         predictor_id=prediction.predictor,
         features=prediction.features,
+        first_scored=prediction.first_scored,
     )
 
 

@@ -16,10 +16,7 @@ from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
 from gateway.prediction.adaptation.adaptation import Adaptation
 from gateway.prediction.features.embedder_model import EmbedderModel
-from gateway.prediction.features.features import (
-    USER_INPUT_COLUMN,
-    features,
-)
+from gateway.prediction.features.features import features
 from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.model.artefact import decode
 from gateway.prediction.serving.drift import DriftMonitor
@@ -29,7 +26,6 @@ from gateway.prediction.serving.learned import (
     calibrate,
     calibrate_history,
     history_of,
-    learn_first,
     learn_row,
     learn_rows,
     row_of,
@@ -201,15 +197,12 @@ class LengthPredictor:
             opened.records.append(record)
             calibrate(learned.bands, opened.history_source, row.outcome, opened.by_history)
         if record.predictor_id is not None:
-            self._teach_version(record, opened)
+            self._teach_version(record)
         elif opened is not None and opened.awaits_score:
             opened.late.append(record)
 
-    def _teach_version(self, record: Record, opened: OpenPrediction | None) -> None:
+    def _teach_version(self, record: Record) -> None:
         learned = self._batch if record.batch else self._interactive
-        if opened is not None and opened.first is not None:
-            log_uil = float(opened.vector[USER_INPUT_COLUMN])
-            learn_first(learned, row_of(record).outcome, log_uil, opened.first)
         if record.predictor_id == self._active and not record.batch:
             self.drift.observe(record)
         adaptation = learned.adaptations.get(record.predictor_id) if record.predictor_id else None
@@ -272,7 +265,7 @@ class LengthPredictor:
         opened.revise(by_version(opened, learned, reply.scored, reply.stage))
         late, opened.late = opened.late, []
         for record in late:
-            self._teach_version(as_predicted(record, opened.newest), opened)
+            self._teach_version(as_predicted(record, opened.newest))
 
     def _add_late_embeddings(self, opened: OpenPrediction) -> None:
         """Store what the records of ended answers lack: no other reply comes."""

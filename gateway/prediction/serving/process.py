@@ -2,7 +2,8 @@
 
 Reads `frames.PredictorRequest` from stdin, writes `frames.PredictorReply` to stdout, logs to stderr
 and exits when stdin closes, since the gateway has ended. One thread reads requests, one scores them
-in micro-batches, one loads versions in the background, one embeds texts at the lowest priority.
+in micro-batches, one loads versions in the background, one embeds texts at the lowest priority. If
+a load or an embedding hangs, the process ends, and its supervisor starts it again.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import BinaryIO, Final, TypeAlias
+
+import structlog
 
 from gateway.logs import set_up_logging
 from gateway.prediction.features.embedder import THREAD_NAME as EMBEDDER_THREAD
@@ -36,11 +39,15 @@ from gateway.prediction.serving.frames import (
 )
 from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS, ScoreQueue
 from gateway.prediction.serving.scorer import Arrival, Arrivals, EmbeddedRequest, Scorer
+from gateway.prediction.work_limits import WorkHung, WorkLimits
 
 STDIN: Final = 0
 MAX_READ_BYTES: Final = 1 << 20
 SWITCH_INTERVAL_S: Final = 0.0005  # longest wait of the scoring thread for the GIL
 EMBEDDER_NICENESS: Final = 19  # the lowest priority
+VERSION_LIMIT_S: Final = 120.0  # to load one, which takes a second
+
+log = structlog.get_logger()
 
 LoadQueue: TypeAlias = SimpleQueue[LoadVersion]
 
@@ -81,8 +88,10 @@ class ReplyWriter:
                 self._pipe.flush()
 
 
-def answer_requests(scorer: Scorer, arrivals: Arrivals, replies: ReplyWriter) -> None:
-    """Score requests in micro-batches, forever.
+def answer_requests(
+    scorer: Scorer, arrivals: Arrivals, replies: ReplyWriter, limits: WorkLimits
+) -> None:
+    """Score requests in micro-batches, until another thread hangs: WorkHung at the next ping.
 
     Second replies, to requests whose embeddings have been computed, wait for all first replies.
     A ping is answered between two micro-batches: it shows that this thread is alive.
@@ -94,6 +103,7 @@ def answer_requests(scorer: Scorer, arrivals: Arrivals, replies: ReplyWriter) ->
             if isinstance(arrived, ScoreRequest | RequestsStarted):
                 queue.add([arrived])
             elif isinstance(arrived, Ping):
+                limits.check()
                 replies.send([Pong()])
             else:
                 embedded.append(arrived)
@@ -115,10 +125,15 @@ def take_arrived(arrivals: Arrivals, *, wait: bool) -> list[Arrival]:
             return found
 
 
-def load_versions(scorer: Scorer, loads: LoadQueue, replies: ReplyWriter) -> None:
+def load_versions(
+    scorer: Scorer, loads: LoadQueue, replies: ReplyWriter, limits: WorkLimits
+) -> None:
     """Load queued versions, one after another, forever."""
     while True:
-        replies.send([scorer.load(loads.get())])
+        command = loads.get()
+        with limits.limit("load a version", VERSION_LIMIT_S):
+            reply = scorer.load(command)
+        replies.send([reply])
 
 
 def read_requests(pipe: Readable, arrivals: Arrivals, loads: LoadQueue) -> None:
@@ -151,15 +166,20 @@ def main() -> None:
     set_up_logging("info")
     arrivals: Arrivals = SimpleQueue()
     loads: LoadQueue = SimpleQueue()
-    replies = ReplyWriter(pipe)
+    replies, limits = ReplyWriter(pipe), WorkLimits()
     texts = TextEncoder()
     texts.encode("warm up")
-    scorer = Scorer(texts, find_embedder(arguments.embedder), arrivals)
+    scorer = Scorer(texts, find_embedder(arguments.embedder), arrivals, limits)
     prioritise_answers()
     replies.send([Ready()])
     Thread(target=read_requests, args=(PipeReader(STDIN), arrivals, loads), daemon=True).start()
-    Thread(target=load_versions, args=(scorer, loads, replies), daemon=True).start()
-    answer_requests(scorer, arrivals, replies)
+    loading = (scorer, loads, replies, limits)
+    Thread(target=load_versions, args=loading, daemon=True).start()
+    try:
+        answer_requests(scorer, arrivals, replies, limits)
+    except WorkHung as hung:
+        log.error("predictor_work_hung", reason=str(hung))
+        os._exit(1)  # an orderly exit might wait for the thread that hangs
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from gateway.prediction.serving.frames import (
     VersionLoaded,
     VersionScore,
 )
+from gateway.prediction.work_limits import WorkLimits
 
 log = structlog.get_logger()
 
@@ -52,9 +53,17 @@ class Scorer:
     Requests whose embeddings have been computed are put into `arrivals`.
     """
 
-    def __init__(self, texts: TextEncoder, embedder: EmbedderModel, arrivals: Arrivals) -> None:
+    def __init__(
+        self,
+        texts: TextEncoder,
+        embedder: EmbedderModel,
+        arrivals: Arrivals,
+        limits: WorkLimits | None = None,
+    ) -> None:
         self._texts = texts
-        self._embedder: Embedder[EncodedRequest] = Embedder(embedder, arrivals.put)
+        self._embedder: Embedder[EncodedRequest] = Embedder(
+            embedder, arrivals.put, limits or WorkLimits()
+        )
         self._version: tuple[UUID, LengthModel] | None = None
 
     def load(self, command: LoadVersion) -> VersionLoaded:

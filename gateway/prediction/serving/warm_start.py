@@ -26,6 +26,7 @@ class HistoryRow(Struct, frozen=True):
     feature_version: int
     features: bytes
     source: str
+    first_scored: bytes | None = None
 
 
 async def recent_outcomes(
@@ -53,6 +54,7 @@ async def recent_outcomes(
             RequestRecord.feature_version,
             RequestRecord.features,
             RequestRecord.prediction_source,
+            RequestRecord.first_scored,
         )
         .where(RequestRecord.model == model, of_lane(batch=batch))
         .order_by(RequestRecord.arrived_at.desc())
@@ -77,10 +79,11 @@ def _history_rows(rows: Sequence[Any]) -> list[HistoryRow]:
             version,
             vector,
             source,
+            first_scored,
         )
         for (
             tenant, app, user, tokens, censored, arrived, response_s, predictor, version, vector,
-            source,
+            source, first_scored,
         ) in rows
     ]  # fmt: skip
 

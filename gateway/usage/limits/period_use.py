@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.limits.limit import BILLIONTHS, Limit
-from gateway.usage.report import cost_of
-from models import Price, UsageDay
+from gateway.usage.report import Kept, cost_of
+from models import KeyUsageDay, Price, UsageDay
 
 
 def period_start(limit: Limit, now_s: float) -> date:
@@ -25,34 +25,34 @@ async def used_in_period(
     else under None. Who used nothing is left out.
     """
     by_user = limit.level == "user"
-    used = func.sum(_amount(limit))
+    kept: Kept = UsageDay if by_user else KeyUsageDay
     user = UsageDay.end_user if by_user else func.nullif("", "")
     statement = (
-        select(user, used)
-        .select_from(UsageDay)
-        .outerjoin(Price, Price.id == UsageDay.price_id)
-        .where(UsageDay.day >= period_start(limit, now_s), *_owned(limit))
+        select(user, func.sum(_amount(limit, kept)))
+        .select_from(kept)
+        .outerjoin(Price, Price.id == kept.price_id)
+        .where(kept.day >= period_start(limit, now_s), *_owned(limit, kept))
         .group_by(user)
     )
     rows = (await session.execute(statement)).all()
     return {name: ceil(amount or 0) for name, amount in rows if name or not by_user}
 
 
-def _amount(limit: Limit) -> Any:
+def _amount(limit: Limit, kept: Kept) -> Any:
     if limit.quantity == "tokens":
-        return UsageDay.prompt_tokens + UsageDay.generation_tokens
+        return kept.prompt_tokens + kept.generation_tokens
     assert limit.quantity == "cost", "budgets are of tokens or cost"
-    cost = cost_of(UsageDay.prompt_tokens, UsageDay.cached_tokens, UsageDay.generation_tokens)
+    cost = cost_of(kept.prompt_tokens, kept.cached_tokens, kept.generation_tokens)
     return BILLIONTHS * func.coalesce(cost, 0)
 
 
-def _owned(limit: Limit) -> list[ColumnElement[bool]]:
+def _owned(limit: Limit, kept: Kept) -> list[ColumnElement[bool]]:
     match limit.level:
         case "node":
             return []
         case "tenant":
-            return [UsageDay.tenant_id == limit.subject]
+            return [kept.tenant_id == limit.subject]
         case "key":
-            return [UsageDay.api_key_id == limit.subject]
+            return [kept.api_key_id == limit.subject]
         case "app" | "user":
-            return [UsageDay.app_id == limit.subject]
+            return [kept.app_id == limit.subject]

@@ -6,8 +6,10 @@ import socket
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+from uuid import UUID
 
 import httpx
 import pytest
@@ -25,6 +27,9 @@ from gateway.deletion.deletions import Deletions
 from gateway.engines.colocated import ColocatedEngine
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
+from gateway.generation.operation.commands import OperatorCommands
+from gateway.generation.request import GenerationRequest, Message
+from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
@@ -40,19 +45,23 @@ from gateway.prediction.lifecycle.log_import import LogImport, TokenCounters
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedules
+from gateway.prediction.messages import Prediction
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.scheduling.policy import Options
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.apps import Apps
+from gateway.tenancy.caller import Caller
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import ScopedKeys
 from gateway.tenancy.tenants import Tenants
 from gateway.usage.limits.limits import Limits
 from gateway.usage.prices import Prices
 from gateway.usage.report import UsageReport
+from models.base import new_id
 from tests.conftest import Builder
 
 ADMIN_KEY = "the-admin-key"
+Enqueue: TypeAlias = Callable[..., RequestState]
 Run: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
 ROOT = Path(__file__).parents[3]
 WORDS = TokenCounters(
@@ -80,18 +89,24 @@ def model_files() -> Path:
 
 
 @pytest.fixture
+async def history_writer(
+    sessions: Sessions, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[HistoryWriter]:
+    """The writer of history, which writes when it is flushed."""
+    made = HistoryWriter(sessions, tmp_path_factory.mktemp("spool"))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
 async def service(
-    sessions: Sessions,
-    predictor: LengthPredictor,
-    model_files: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    history_writer: HistoryWriter, predictor: LengthPredictor, model_files: Path
 ) -> AsyncIterator[GenerationService]:
     """The generation service without an engine: nothing leaves its queue."""
-    history = HistoryWriter(sessions, tmp_path_factory.mktemp("spool"))
     scheduler = Scheduler(
         "m",
         ColocatedEngine("nothing listens here"),
-        history,
+        history_writer,
         predictor,
         policy="lmaas",
         options=Options(),
@@ -100,7 +115,48 @@ async def service(
     workers = TextWorkers()
     yield GenerationService("m", ChatTokenizer(model_files), predictor, scheduler, workers)
     workers.close()
-    await history.close()
+
+
+@pytest.fixture
+async def enqueue(service: GenerationService) -> Enqueue:
+    """Adds a request to the queue, with its arrival at second 0 of the clock."""
+    tokenizer = ChatTokenizer(DEMO_FOLDER)
+
+    def build(length: float = 10.0, tenant: int = 1, **fields: Any) -> RequestState:
+        caller = Caller(
+            tenant_id=UUID(int=tenant),
+            tenant=f"tenant {tenant}",
+            app_id=UUID(int=2),
+            app="app",
+            api_key_id=UUID(int=3),
+            instruction=None,
+        )
+        state = RequestState(
+            request_id=new_id(),
+            request=GenerationRequest(
+                caller=caller, messages=(Message("user", "hello"),), **fields
+            ),
+            prompt=[1, 2, 3],
+            user_input_tokens=1,
+            max_tokens=100,
+            prediction=Prediction(
+                quantiles=(length,) * 6,
+                mean=length,
+                source="model",
+                predictor=None,
+                feature_version=1,
+                features=b"",
+                instruction_hash=b"",
+            ),
+            decoder=tokenizer.decoder(),
+            speller=tokenizer.speller,
+            arrived_at=datetime.now(UTC),
+            arrived_s=0.0,
+        )
+        service.scheduler.enqueue(state)
+        return state
+
+    return build
 
 
 @pytest.fixture
@@ -110,6 +166,7 @@ def application(
     build: Builder,
     runs: TrainingRuns,
     service: GenerationService,
+    history_writer: HistoryWriter,
     postgres_url: str,
 ) -> Litestar:
     services = AdminServices(
@@ -131,6 +188,7 @@ def application(
         prices=Prices(sessions),
         limits=Limits(sessions),
         usage=UsageReport(sessions),
+        commands=OperatorCommands(service.scheduler, history_writer),
         finished=RequestList(sessions),
     )
     return Litestar(

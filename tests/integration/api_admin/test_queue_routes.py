@@ -1,7 +1,6 @@
 """The queue and its requests over HTTP, without an engine: nothing leaves the queue."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -9,62 +8,11 @@ from uuid import UUID
 import httpx
 import pytest
 
-from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.database.errors import Sessions
 from gateway.errors import RequestCancelled
-from gateway.generation.request import GenerationRequest, Message
-from gateway.generation.request_state import RequestState
-from gateway.generation.service import GenerationService
-from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.messages import Prediction
-from gateway.tenancy.caller import Caller
-from models.base import new_id
-
-Enqueue = Callable[..., RequestState]
-
-
-@pytest.fixture
-async def enqueue(service: GenerationService) -> Enqueue:
-    """Adds a request to the queue, with its arrival at second 0 of the clock."""
-    tokenizer = ChatTokenizer(DEMO_FOLDER)
-
-    def build(length: float = 10.0, tenant: int = 1, **fields: Any) -> RequestState:
-        caller = Caller(
-            tenant_id=UUID(int=tenant),
-            tenant=f"tenant {tenant}",
-            app_id=UUID(int=2),
-            app="app",
-            api_key_id=UUID(int=3),
-            instruction=None,
-        )
-        state = RequestState(
-            request_id=new_id(),
-            request=GenerationRequest(
-                caller=caller, messages=(Message("user", "hello"),), **fields
-            ),
-            prompt=[1, 2, 3],
-            user_input_tokens=1,
-            max_tokens=100,
-            prediction=Prediction(
-                quantiles=(length,) * 6,
-                mean=length,
-                source="model",
-                predictor=None,
-                feature_version=1,
-                features=b"",
-                instruction_hash=b"",
-            ),
-            decoder=tokenizer.decoder(),
-            speller=tokenizer.speller,
-            arrived_at=datetime.now(UTC),
-            arrived_s=0.0,
-        )
-        service.scheduler.enqueue(state)
-        return state
-
-    return build
+from tests.integration.api_admin.conftest import Enqueue
 
 
 async def queue(client: httpx.AsyncClient, **query: object) -> dict[str, Any]:

@@ -98,9 +98,9 @@ async def test_share_is_one_by_default_and_changes_are_audited(
     assert changed.json()["learning"] is True
     shown = (await client.get(f"/admin/tenants/{tenant['id']}")).json()
     assert shown["share"] == 2.5
-    (step,) = (await client.get("/admin/audit", params={"subject": tenant["id"]})).json()["data"]
+    step, _ = (await client.get("/admin/audit", params={"subject": tenant["id"]})).json()["data"]
     assert (step["action"], step["before"], step["after"]) == (
-        "tenant.share",
+        "tenant.changed",
         {"share": 1.0},
         {"share": 2.5},
     )

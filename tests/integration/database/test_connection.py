@@ -12,7 +12,7 @@ from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.errors import Sessions, transaction, translated
 from gateway.errors import Conflict, DatabaseLost, StartupFailure
-from models import Tenant
+from models import AuditEntry, Tenant
 
 
 async def reached(database: Database) -> bool:
@@ -87,7 +87,12 @@ async def test_silent_peer_times_out() -> None:
 
 async def test_taken_name_is_a_conflict_with_the_services_message(sessions: Sessions) -> None:
     async with transaction(sessions) as session:
-        session.add(Tenant(name="acme"))
+        session.add_all(
+            [
+                Tenant(name="acme"),
+                AuditEntry(actor="admin", action="tenant.created", subject="acme"),
+            ]
+        )
     with pytest.raises(Conflict, match="acme is taken"):
         async with transaction(sessions, conflict="acme is taken") as session:
             session.add(Tenant(name="acme"))

@@ -1,26 +1,15 @@
 """Migrations on a real server."""
 
 import threading
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import LOCK_KEY, alembic_config, migrate
 from gateway.errors import StartupFailure
 from models import Base
-
-
-@pytest.fixture
-def empty_url(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """A database without tables."""
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE empty")
-        yield postgres.url.replace("/postgres?", "/empty?")
-        connection.execute("DROP DATABASE empty WITH (FORCE)")
 
 
 def tables(url: str) -> set[str]:

@@ -18,7 +18,7 @@ from gateway.errors import Conflict, NotFound, Unauthenticated
 from gateway.files.bounds import FileBounds
 from gateway.files.store import DELETED, FileOwner, FileStore
 from gateway.files.upload import Uploads
-from gateway.history.audit import AuditTrail
+from gateway.history.audit import AuditTrail, note
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.batches import Batches, NewBatch
@@ -121,10 +121,10 @@ async def test_deleted_tenant_is_unknown_and_its_name_free_at_once(
         tenants.show(tenant.id),
         tenants.change(tenant.id, share=2.0, by="olga"),
         apps.list(tenant.id, Cursor()),
-        apps.create(tenant.id, "new"),
+        apps.create(tenant.id, "new", by="admin"),
         apps.change(app.id, name="new", by="olga"),
         keys.list(app.id, Cursor()),
-        keys.create(app.id, "new"),
+        keys.create(app.id, "new", by="admin"),
         deletions.delete_tenant(tenant.id, by="olga"),
         deletions.delete_app(app.id, by="olga"),
     ):
@@ -136,7 +136,7 @@ async def test_deleted_tenant_is_unknown_and_its_name_free_at_once(
     async with sessions() as session:
         kept = await session.get_one(App, app.id)
     assert (kept.name, kept.instruction) == ("chat", None)
-    (entry,) = await AuditTrail(sessions).list(10, subject=str(tenant.id))
+    entry, _ = await AuditTrail(sessions).list(10, subject=str(tenant.id))
     assert (entry.actor, entry.action, entry.before) == (
         "olga",
         "tenant.deleted",
@@ -399,6 +399,7 @@ async def test_history_waits_for_a_deletion_that_is_not_committed(
     async with sessions.begin() as deleting:
         tenant = await deleting.get_one(Tenant, app.tenant_id, with_for_update=True)
         tenant.deleted_at = datetime.now(UTC)
+        note(deleting, "olga", "tenant.deleted", tenant.id)
         await deleting.flush()
         writing = asyncio.create_task(written(sessions, tmp_path, record))
         async with sessions() as watching, asyncio.timeout(PATIENCE_S):
@@ -433,12 +434,11 @@ async def test_renamed_tenant_and_app_keep_their_usage_and_a_taken_name_is_refus
     caller = await build.authenticator.authenticate(key.secret)
     assert (caller.tenant, caller.app, caller.instruction) == ("acme & sons", "talk", "Be brief.")
     assert (await apps.change(app.id, instruction="", by="olga")).instruction is None
-    entries = await AuditTrail(sessions).list(10)
-    assert [each.action for each in reversed(entries)] == [
-        "tenant.name",
-        "app.name",
-        "app.instruction",
-        "app.instruction",
+    entries = await AuditTrail(sessions).list(3)
+    assert [(each.action, each.after) for each in reversed(entries)] == [
+        ("tenant.changed", {"name": "acme & sons"}),
+        ("app.changed", {"name": "talk", "instruction_characters": 9}),
+        ("app.changed", {"instruction_characters": 0}),
     ]
 
 

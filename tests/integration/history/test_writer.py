@@ -9,9 +9,13 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions
+from gateway.history import writer as history_writer
+from gateway.history.audit import AuditTrail, SpooledEntry
 from gateway.history.record import Record
+from gateway.history.spool import line_of
 from gateway.history.writer import CLOSE_S, MAX_ROWS, HistoryWriter
 from models import Instruction, RequestRecord
+from tests.conftest import PATIENCE_S
 from tests.hanging_postgres import HangingPostgres
 from tests.integration.query_count import counted
 
@@ -41,8 +45,12 @@ async def test_row_equals_the_record(
 
 
 async def test_clean_stop_leaves_nothing_behind(
-    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+    sessions: Sessions,
+    tmp_path: Path,
+    a_record: Callable[..., Record],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(history_writer, "CLOSE_S", PATIENCE_S)
     writer = HistoryWriter(sessions, tmp_path)
     await writer.start()
     for _ in range(1500):
@@ -168,3 +176,20 @@ async def test_stop_while_the_database_hangs_keeps_the_records_for_the_next_star
     await second.close()
     assert await rows(hanging_database.sessions) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_audit_entry_of_a_killed_process_is_in_the_trail_once(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    entry = SpooledEntry.of("olga", "engine.paused", "a gateway", after={"paused": True})
+    (tmp_path / "1.jsonl").write_bytes(2 * (line_of(entry) + b"\n"))
+    for _ in range(2):
+        writer = HistoryWriter(sessions, tmp_path)
+        writer.add_entry(entry)
+        await writer.flush()
+    (kept,) = await AuditTrail(sessions).list(10)
+    assert (kept.id, kept.at, kept.actor, kept.action) == (
+        *(entry.id, entry.at),
+        *("olga", "engine.paused"),
+    )
+    assert (kept.subject, kept.before, kept.after) == ("a gateway", None, {"paused": True})

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions, transaction
+from gateway.history.audit import note
 from gateway.prediction.features.embedder_model import packaged_embedder
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS
@@ -49,6 +50,8 @@ class StockedRegistry(Registry):
         version.checksum = checksum(version.artefact)
         async with transaction(self._sessions) as session:
             session.add(version)
+            await session.flush()
+            note(session, version.created_by, "predictor.stored", version.id)
         return version
 
 

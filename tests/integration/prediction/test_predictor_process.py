@@ -18,14 +18,15 @@ from structlog.testing import capture_logs
 
 from gateway.child_process import child_environment
 from gateway.database.connection import Database
-from gateway.errors import PredictorRefused
+from gateway.errors import PredictorRefused, Unavailable
 from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
+from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.model.artefact import decode, encode
-from gateway.prediction.serving import heartbeat
+from gateway.prediction.serving import heartbeat, process_client
 from gateway.prediction.serving.frames import (
     LoadVersion,
     Ready,
@@ -36,7 +37,12 @@ from gateway.prediction.serving.frames import (
 )
 from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.prediction.serving.predictor import LengthPredictor
-from gateway.prediction.serving.process_client import COMMAND, ENVIRONMENT, REPLY_TIMEOUT_S
+from gateway.prediction.serving.process_client import (
+    COMMAND,
+    ENVIRONMENT,
+    REPLY_TIMEOUT_S,
+    PredictorClient,
+)
 from gateway.prediction.training.scorecard import ROUNDING
 from gateway.quantiles import P90
 from tests.conftest import PATIENCE_S
@@ -219,6 +225,8 @@ async def test_embedding_revises_the_prediction_of_a_version_that_reads_it(
     assert (by_text.predictor, by_text.stage) == (version, "text")
     assert (revised.predictor, revised.stage) == (version, "embeddings")
     assert revised.label == "model+embeddings"
+    assert by_text.first_scored
+    assert revised.first_scored == by_text.first_scored
     assert revised.median != pytest.approx(by_text.median, rel=0.01)
 
 
@@ -332,6 +340,33 @@ async def test_crashed_process_exits_with_its_own_error(artefact: bytes) -> None
     assert errors.decode().rstrip().splitlines()[-1] == (
         f"ValueError: 2 features, {len(NAMES)} expected"
     )
+
+
+HANGING_LOADER = """
+import threading
+from gateway.prediction.serving import process
+
+process.VERSION_LIMIT_S = 0.1
+process.Scorer.load = lambda scorer, command: threading.Event().wait()
+process.main()
+"""
+
+
+async def test_load_of_a_version_that_hangs_ends_the_process_and_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_client, "COMMAND", (sys.executable, "-c", HANGING_LOADER))
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.2)
+    monkeypatch.setattr(heartbeat, "MAX_MISSED_BEATS", math.inf)  # of a busy machine
+    monkeypatch.setattr(heartbeat, "MAX_START_BEATS", math.inf)
+    client = PredictorClient(find_embedder("off"))
+    client.start()
+    async with asyncio.timeout(PATIENCE_S):
+        await client.ready()
+        with pytest.raises(Unavailable, match="process ended"):
+            await client.load(uuid4(), "abc", b"")
+    assert not client.connected
+    await client.close()
 
 
 def test_process_ends_with_a_killed_gateway() -> None:

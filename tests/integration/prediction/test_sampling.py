@@ -239,6 +239,7 @@ async def test_erased_tenant_is_gone_from_the_next_training_set(
             "embedding": TEXT,
             "input_embedding": SENTENCE,
             "embedder": EMBEDDER.id,
+            "first_scored": bytes(12),
         }
         return [
             a_sample(instruction_hash=hash_, instruction_embedding=bytes(768), **own)
@@ -256,11 +257,12 @@ async def test_erased_tenant_is_gone_from_the_next_training_set(
         left = await connection.execute(
             text(
                 "SELECT count(*), count(end_user), count(embedding), count(input_embedding), "
-                "count(embedder), sum(generation_tokens) FROM requests WHERE tenant_id = :id"
+                "count(embedder), count(first_scored), sum(generation_tokens) FROM requests "
+                "WHERE tenant_id = :id"
             ),
             {"id": gone},
         )
-        assert left.one() == (3, 0, 0, 0, 0, 36)
+        assert left.one() == (3, 0, 0, 0, 0, 0, 36)
         assert list(await connection.scalars(text("SELECT hash FROM instructions"))) == [b"shared"]
 
 

@@ -98,7 +98,7 @@ async def test_refused_run_counts_the_rows_that_do_not_count_by_reason(
     trainer: Trainer, sessions: Sessions
 ) -> None:
     tenants = Tenants(sessions)
-    opted_out = (await tenants.create("private")).id
+    opted_out = (await tenants.create("private", by="admin")).id
     await tenants.change(opted_out, learning=False, by="olga")
     await trainer.outcomes(46)
     await trainer.outcomes(7, censored=True, generation_tokens=2_000)

@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import update
 
-from gateway.database.errors import Sessions, transaction
+from gateway.database.errors import Sessions
 from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import AuditTrail
 from gateway.prediction.lifecycle.erasure import SampleErasure
@@ -13,7 +13,8 @@ from gateway.prediction.lifecycle.listener import PredictorListener
 from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.model.artefact import decode, encode
 from gateway.prediction.serving.predictor import LengthPredictor
-from models import App, Predictor, Tenant
+from models import Predictor
+from tests.conftest import Builder
 from tests.integration.prediction.conftest import StockedRegistry
 
 Version = Callable[..., Predictor]
@@ -72,7 +73,7 @@ async def test_version_whose_notification_was_lost_is_found_by_polling(
     await polling.start()
     version = await registry.add(a_version())
     async with sessions.begin() as session:
-        await session.execute(
+        await (await session.connection()).execute(
             update(Predictor).where(Predictor.id == version.id).values(active=True)
         )
     await eventually(lambda: predictor.active == version.id)
@@ -104,8 +105,8 @@ async def test_damaged_version_that_is_active_is_refused_and_the_previous_stays(
     await listener.follow()
     damaged = await registry.add(a_version(artefact=artefact[:-9]))
     async with sessions.begin() as session:  # past the registry, as a careless hand might
-        await session.execute(update(Predictor).values(active=False))
-        await session.execute(
+        await (await session.connection()).execute(update(Predictor).values(active=False))
+        await (await session.connection()).execute(
             update(Predictor).where(Predictor.id == damaged.id).values(active=True)
         )
     await listener.follow()
@@ -165,7 +166,7 @@ async def test_roll_back_to_a_damaged_version_is_refused_and_the_active_one_stay
     for version in (first, second):
         await registry.activate(version.id, by="olga")
     async with sessions.begin() as session:
-        await session.execute(
+        await (await session.connection()).execute(
             update(Predictor).where(Predictor.id == first.id).values(artefact=artefact[:-9])
         )
     with pytest.raises(PredictorRefused, match="damaged"):
@@ -208,22 +209,18 @@ async def test_erased_texts_leave_every_version_also_the_one_at_work(
     a_version: Version,
     eventually: Eventually,
     a_prediction_request: Callable[..., PredictionRequest],
+    build: Builder,
 ) -> None:
     whole = decode(artefact, model_hash="abc")
     kernel = whole.kernels[UUID(int=1)]
-    async with transaction(sessions) as session:
-        tenant = Tenant(name=f"tenant-{uuid4()}")
-        session.add(tenant)
-        await session.flush()
-        app = App(tenant_id=tenant.id, name="app")
-        session.add(app)
+    app = await build.app()
     both = encode(replace(whole, kernels={app.id: kernel, UUID(int=1): kernel}))
     theirs, ours = await registry.add(a_version(artefact=both)), await registry.add(a_version())
     await registry.activate(theirs.id, by="test")
     await eventually(lambda: predictor.active == theirs.id)
     loads = predictor.counts.activations
 
-    erased = await SampleErasure(sessions).erase(tenant.id, None, by="olga")
+    erased = await SampleErasure(sessions).erase(app.tenant_id, None, by="olga")
     assert erased.predictors == 1
     left = decode(await registry.artefact(theirs.id), model_hash="abc")
     assert set(left.kernels) == {UUID(int=1)}
@@ -233,4 +230,4 @@ async def test_erased_texts_leave_every_version_also_the_one_at_work(
     assert (await predictor.predict_by_model(a_prediction_request())).newest.predictor == theirs.id
     steps = await AuditTrail(sessions).list(2)
     assert [step.action for step in steps] == ["samples.erased", "predictor.texts_forgotten"]
-    assert (await SampleErasure(sessions).erase(tenant.id, None, by="olga")).predictors == 0
+    assert (await SampleErasure(sessions).erase(app.tenant_id, None, by="olga")).predictors == 0

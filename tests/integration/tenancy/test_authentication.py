@@ -96,7 +96,7 @@ async def test_cached_key_costs_no_query(
 async def test_key_revoked_here_is_refused_at_once(sessions: Sessions, build: Builder) -> None:
     new = await build.key()
     await build.authenticator.authenticate(new.secret)
-    await ApiKeys(sessions, build.authenticator).revoke(new.key.id)
+    await ApiKeys(sessions, build.authenticator).revoke(new.key.id, by="admin")
     with pytest.raises(Unauthenticated):
         await build.authenticator.authenticate(new.secret)
 
@@ -106,7 +106,7 @@ async def test_key_revoked_elsewhere_is_refused_after_the_cache_time(
 ) -> None:
     new = await build.key()
     await authenticator.authenticate(new.secret)
-    await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id)
+    await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id, by="admin")
     clock.now = authentication.CACHE_S - 1
     await authenticator.authenticate(new.secret)
     clock.now = authentication.CACHE_S
@@ -118,7 +118,7 @@ async def test_cache_time_can_be_given(sessions: Sessions, build: Builder, clock
     new = await build.key()
     authenticator = Authenticator(sessions, key_lookup_s=PATIENCE_S, cache_s=2.0, clock=clock)
     await authenticator.authenticate(new.secret)
-    await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id)
+    await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id, by="admin")
     clock.now = 1.9
     await authenticator.authenticate(new.secret)
     clock.now = 2.0
@@ -133,7 +133,9 @@ async def test_key_is_refused_from_its_expiry_on_without_a_query(
     seen = [expires_at - timedelta(microseconds=1)]
     authenticator = Authenticator(sessions, key_lookup_s=PATIENCE_S, now=lambda: seen[-1])
     app = await build.app()
-    new = await ApiKeys(sessions, authenticator).create(app.id, "a day", expires_at=expires_at)
+    new = await ApiKeys(sessions, authenticator).create(
+        app.id, "a day", expires_at=expires_at, by="admin"
+    )
     await authenticator.authenticate(new.secret)
     seen.append(expires_at)
     with recorded_statements(database) as statements, pytest.raises(Unauthenticated):
@@ -145,11 +147,13 @@ async def test_expired_key_is_not_found(sessions: Sessions, build: Builder) -> N
     new = await build.key()
     past = datetime.now(UTC) - timedelta(days=1)
     async with sessions.begin() as session:
-        await session.execute(update(ApiKey).values(expires_at=past))
+        await (await session.connection()).execute(update(ApiKey).values(expires_at=past))
     with pytest.raises(Unauthenticated, match="expired"):
         await build.authenticator.authenticate(new.secret)
     with pytest.raises(Conflict):
-        await ApiKeys(sessions, build.authenticator).rotate(new.key.id, "next", overlap_s=60)
+        await ApiKeys(sessions, build.authenticator).rotate(
+            new.key.id, "next", overlap_s=60, by="admin"
+        )
 
 
 async def test_both_keys_are_valid_during_the_overlap_of_a_rotation(
@@ -157,14 +161,14 @@ async def test_both_keys_are_valid_during_the_overlap_of_a_rotation(
 ) -> None:
     keys, old = ApiKeys(sessions, build.authenticator), await build.key(name="old")
     first = await build.authenticator.authenticate(old.secret)
-    new = await keys.rotate(old.key.id, "new", overlap_s=3600)
+    new = await keys.rotate(old.key.id, "new", overlap_s=3600, by="admin")
     again = await build.authenticator.authenticate(old.secret)
     assert first.expires_at is None
     assert again.expires_at is not None
     assert (await build.authenticator.authenticate(new.secret)).app_id == first.app_id
-    await keys.rotate(old.key.id, "newer", overlap_s=7200)  # no later than it was
+    await keys.rotate(old.key.id, "newer", overlap_s=7200, by="admin")  # no later than it was
     assert (await build.authenticator.authenticate(old.secret)).expires_at == again.expires_at
-    await keys.rotate(old.key.id, "newest", overlap_s=0)
+    await keys.rotate(old.key.id, "newest", overlap_s=0, by="admin")
     with pytest.raises(Unauthenticated):
         await build.authenticator.authenticate(old.secret)
 
@@ -269,7 +273,7 @@ async def test_revocation_applies_once_the_database_is_back(
     authenticator = Authenticator(proxied_database.sessions, key_lookup_s=PATIENCE_S, clock=clock)
     new = await build.key()
     await authenticator.authenticate(new.secret)
-    await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id)
+    await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id, by="admin")
     await proxy.cut()
     clock.now = authentication.CACHE_S
     await authenticator.authenticate(new.secret)

@@ -73,7 +73,7 @@ async def test_given_key_that_was_revoked_stays_revoked(sessions: Sessions) -> N
     await ensure_demo(sessions, APPS, "a-revoked-key")
     authenticator = Authenticator(sessions)
     caller = await authenticator.authenticate("a-revoked-key")
-    await ApiKeys(sessions, authenticator).revoke(caller.api_key_id)
+    await ApiKeys(sessions, authenticator).revoke(caller.api_key_id, by="admin")
     assert await ensure_demo(sessions, APPS, "a-revoked-key") is None
     with pytest.raises(Unauthenticated):
         await Authenticator(sessions).authenticate("a-revoked-key")

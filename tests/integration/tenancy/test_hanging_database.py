@@ -49,9 +49,11 @@ def authenticator(hanging_database: Database, clock: Clock) -> Iterator[Authenti
 async def new_key(database: Database) -> str:
     """The secret of a new key of a new tenant."""
     sessions = database.sessions
-    tenant = await Tenants(sessions).create(f"tenant {new_id()}")
-    app = await Apps(sessions).create(tenant.id, "app")
-    return (await ApiKeys(sessions, Authenticator(sessions)).create(app.id, "key")).secret
+    tenant = await Tenants(sessions).create(f"tenant {new_id()}", by="admin")
+    app = await Apps(sessions).create(tenant.id, "app", by="admin")
+    return (
+        await ApiKeys(sessions, Authenticator(sessions)).create(app.id, "key", by="admin")
+    ).secret
 
 
 async def until_accepted(authenticator: Authenticator, secret: str) -> None:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import update
 
 from gateway.database.errors import Sessions
 from gateway.errors import InvalidRequest, NotFound
@@ -31,8 +32,10 @@ async def test_use_of_a_key_is_written_once_for_many_requests(
     assert shown is not None
     assert began <= shown <= datetime.now(UTC)
     assert (await keys.show(unused.key.id)).last_used_at is None
+    later = datetime.now(UTC)
     async with sessions.begin() as session:
-        (await session.get_one(ApiKey, used.key.id)).last_used_at = later = datetime.now(UTC)
+        connection = await session.connection()
+        await connection.execute(update(ApiKey).values(last_used_at=later))
     uses.note(used.key.id)
     await uses.close()
     written = (await keys.show(used.key.id)).last_used_at
@@ -59,10 +62,12 @@ async def test_rules_of_a_key_reach_its_callers_and_its_successor(
 ) -> None:
     keys = ApiKeys(sessions, build.authenticator)
     app = await build.app()
-    new = await keys.create(app.id, "old", service_tiers=["flex", "default"], min_deadline_s=2.0)
+    new = await keys.create(
+        app.id, "old", service_tiers=["flex", "default"], min_deadline_s=2.0, by="admin"
+    )
     caller = await build.authenticator.authenticate(new.secret)
     assert (caller.service_tiers, caller.min_deadline_s) == (("default", "flex"), 2.0)
-    successor = await keys.rotate(new.key.id, "new", overlap_s=0.0)
+    successor = await keys.rotate(new.key.id, "new", overlap_s=0.0, by="admin")
     caller = await build.authenticator.authenticate(successor.secret)
     assert (caller.service_tiers, caller.min_deadline_s) == (("default", "flex"), 2.0)
     await keys.change(
@@ -85,7 +90,7 @@ async def test_rules_of_a_key_reach_its_callers_and_its_successor(
 async def test_rules_that_are_not_accepted_name_what_is(sessions: Sessions, build: Builder) -> None:
     keys, new = ApiKeys(sessions, build.authenticator), await build.key()
     with pytest.raises(InvalidRequest, match="'gold' is none of them; accepted is one or more"):
-        await keys.create(new.key.app_id, "x", service_tiers=["flex", "gold"])
+        await keys.create(new.key.app_id, "x", service_tiers=["flex", "gold"], by="admin")
     with pytest.raises(InvalidRequest, match="accepted is one or more of default, flex"):
         await keys.change(new.key.id, service_tiers=[], by="olga")
     with pytest.raises(InvalidRequest, match="min_deadline_s is -1; accepted is 0 to 86400"):

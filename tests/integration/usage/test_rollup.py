@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,11 +19,12 @@ from gateway.history.writer import HistoryWriter
 from gateway.prediction.lifecycle.erasure import SampleErasure
 from gateway.usage.prices import NewPrice, Prices
 from gateway.usage.report import Group, UsageFilter, UsageReport
-from models import NO_PRICE, Price, RequestRecord, UsageDay
+from models import NO_PRICE, KeyUsageDay, Price, RequestRecord, UsageDay
 from models.base import new_id
 from tests.conftest import Builder
 
 ALL = UsageFilter(since=date(2000, 1, 1), until=date(2100, 1, 1))
+COUNTS = ("requests", "failed", "prompt_tokens", "cached_tokens", "generation_tokens")
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -54,19 +55,40 @@ async def raw(sessions: Sessions) -> Counter[tuple[object, ...]]:
 
 
 async def rolled_up(sessions: Sessions) -> Counter[tuple[object, ...]]:
-    sums: Counter[tuple[object, ...]] = Counter()
     async with sessions() as session:
-        for row in await session.scalars(select(UsageDay)):
-            key = (
-                *(row.tenant_id, row.day, row.app_id, row.api_key_id),
-                *(row.model, row.service_tier, row.price_id, row.end_user),
-            )
-            for name in (
-                *("requests", "failed", "prompt_tokens", "cached_tokens", "generation_tokens"),
-            ):
-                assert getattr(row, name) >= 0
-                sums[*key, name] += getattr(row, name)
+        rows = (await session.scalars(select(UsageDay))).all()
+    return summed((row, (*of_key(row), row.end_user)) for row in rows)
+
+
+async def rolled_up_without_users(sessions: Sessions) -> Counter[tuple[object, ...]]:
+    async with sessions() as session:
+        rows = (await session.scalars(select(KeyUsageDay))).all()
+    return summed((row, of_key(row)) for row in rows)
+
+
+def of_key(row: UsageDay | KeyUsageDay) -> tuple[object, ...]:
+    return (
+        *(row.tenant_id, row.day, row.app_id, row.api_key_id),
+        *(row.model, row.service_tier, row.price_id),
+    )
+
+
+def summed(
+    rows: Iterable[tuple[UsageDay | KeyUsageDay, tuple[object, ...]]],
+) -> Counter[tuple[object, ...]]:
+    sums: Counter[tuple[object, ...]] = Counter()
+    for row, key in rows:
+        for name in COUNTS:
+            assert getattr(row, name) >= 0
+            sums[*key, name] += getattr(row, name)
     return +sums
+
+
+def without_users(sums: Counter[tuple[object, ...]]) -> Counter[tuple[object, ...]]:
+    found: Counter[tuple[object, ...]] = Counter()
+    for (*key, _, name), count in sums.items():
+        found[*key, name] += count
+    return found
 
 
 def random_record(
@@ -114,7 +136,9 @@ async def test_usage_equals_history_after_any_mix_of_gateways_redelivery_and_era
             await prices.set(new, by="admin")
         if step % 4 == 3:
             await erasure.erase(rng.choice(tenants), rng.choice([None, "ursula"]), by="admin")
-        assert await rolled_up(sessions) == await raw(sessions)
+        rows = await raw(sessions)
+        assert await rolled_up(sessions) == rows
+        assert await rolled_up_without_users(sessions) == without_users(rows)
     async with sessions() as session:
         assert not (await session.scalars(select(UsageDay).where(UsageDay.requests < 0))).all()
         known = {price.id: price for price in await session.scalars(select(Price))}

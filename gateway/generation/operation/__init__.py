@@ -1,0 +1,1 @@
+"""What operators do to this gateway, noted in the audit trail."""
