@@ -105,7 +105,8 @@ async def running_node(
             asyncio.to_thread(find_embedder, settings.embedder),
             asyncio.to_thread(model_folder, served.location),
         )
-        tokenizer = ChatTokenizer(folder)
+        wanted = settings.tool_parser
+        tokenizer = ChatTokenizer(folder, None if wanted == "auto" else wanted)
         demo_apps = _demo_apps(folder, tokenizer)
         supervisor = await _start_engine(stack, settings, served, say)
         url = settings.database_url or await _start_postgres(stack, data_dir, say)

@@ -306,6 +306,13 @@ class Settings(Struct, frozen=True, rename=_variable):
             "for lines of batch jobs, in milliseconds; other requests wait for none",
         ),
     ] = 50.0
+    tool_parser: Annotated[
+        Literal["auto", "hermes", "llama3", "mistral", "json"],
+        Meta(
+            description="the form in which the model writes tool calls; `auto` takes it from the "
+            "chat template, `json` asks for calls as JSON in a system message"
+        ),
+    ] = "auto"
     embedder: Annotated[
         str | None,
         Meta(

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -10,6 +10,7 @@ from msgspec import Struct
 from engine.protocol import Grammar, Sampling
 from gateway.errors import ContextLengthExceeded, InvalidRequest, KeyForbids, shortened
 from gateway.generation.text.prompt_options import PromptOptions
+from gateway.generation.tools.definition import ToolCall, ToolUse
 from gateway.history.record import BATCH_TIER
 from gateway.scheduling.requests import Lane, SharedPrefix
 from gateway.tenancy.authentication import Caller
@@ -22,10 +23,33 @@ URGENCY: Final[dict[str, float]] = {"flex": 0.25, "default": 1.0, "priority": 4.
 
 
 class Message(Struct, frozen=True):
-    """One turn of a conversation, as plain text."""
+    """One turn of a conversation, as plain text; the assistant's may have calls of functions.
+
+    A turn of the role `tool` is the result of the call `tool_call_id`, of the function `name`.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def characters(self) -> int:
+        """Number of characters to encode."""
+        calls = sum(len(call.name) + len(call.arguments) for call in self.tool_calls)
+        return len(self.content) + calls
+
+    def to_template(self) -> dict[str, Any]:
+        """The turn in the form that chat templates read."""
+        turn: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            turn["tool_calls"] = [call.to_template() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            turn["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            turn["name"] = self.name
+        return turn
 
 
 class RecordKey(Struct, frozen=True):
@@ -71,7 +95,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     them too where answers are ranked. It has no seed: every choice has its own, and no bad words:
     they are encoded with the prompt. The whole answer is due within `deadline_s`
     seconds of arrival; the request waits at most `max_queue_s` seconds. `limit_param` is the API
-    parameter that set `max_tokens`, `grammar_param` the one that set `grammar`. A line of a batch
+    parameter that set `max_tokens`, `grammar_param` the one that set `grammar`, which limits the
+    content of an answer that may call `tools`. A line of a batch
     job is in the lane `batch`; `prefix` is what its prompt has in common with the others of its
     group.
     """
@@ -97,6 +122,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     ceiling: Ceiling | None = None
     lane: Lane = "interactive"
     prefix: SharedPrefix | None = None
+    tools: ToolUse | None = None
     grammar: Grammar | None = None
     grammar_param: str = "response_format"
 
@@ -126,7 +152,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
         if isinstance(self.prompt, str):
             return len(self.prompt)
         registered = len(self.caller.instruction or "")
-        return registered + sum(len(message.content) for message in self.messages)
+        tools = 0 if self.tools is None else self.tools.size
+        return registered + tools + sum(message.characters for message in self.messages)
 
     def least_tokens(self, max_tokens: int) -> int:
         """The tokens that an answer has at least, if it is not cut off."""
@@ -134,12 +161,18 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def instruction(self) -> str:
-        """The app's fixed text: the system messages, else the app's registered instruction.
+        """The app's fixed text: its system text, and names and descriptions of its tools.
 
         A raw prompt has none.
         """
         if self.prompt is not None:
             return ""
+        texts = [self._system_text, "" if self.tools is None else self.tools.summary]
+        return "\n".join(filter(None, texts))
+
+    @property
+    def _system_text(self) -> str:
+        """The system messages, else the app's registered instruction."""
         given = [message.content for message in self.messages if message.role in INSTRUCTION_ROLES]
         return "\n".join(given) if given else self.caller.instruction or ""
 
@@ -156,11 +189,11 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
         given = self.prompt is not None or any(m.role in INSTRUCTION_ROLES for m in self.messages)
         return bool(self.caller.instruction) and not given
 
-    def conversation(self) -> list[dict[str, str]]:
+    def conversation(self) -> list[dict[str, Any]]:
         """The messages for the chat template; the registered instruction if none has its role."""
-        turns = [{"role": m.role, "content": m.content} for m in self.messages]
+        turns = [message.to_template() for message in self.messages]
         if self.registered:
-            turns.insert(0, {"role": "system", "content": self.instruction})
+            turns.insert(0, {"role": "system", "content": self._system_text})
         return turns
 
 

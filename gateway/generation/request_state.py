@@ -11,13 +11,14 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.protocol import Sequence, TokenLogprobs
+from engine.protocol import Grammar, Sequence, TokenLogprobs
 from gateway.errors import ContextLengthExceeded, LmaasError
 from gateway.generation.queue.position import QueuePosition
 from gateway.generation.request import GenerationRequest, answer_limit
 from gateway.generation.text.growing_answer import GrowingAnswer, Piece
 from gateway.generation.text.incremental_decoder import AnswerDecoder
 from gateway.generation.text.token_bytes import Speller
+from gateway.generation.tools.call_reader import CallReader
 from gateway.limits.limit import Limit
 from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
@@ -85,6 +86,8 @@ class RequestState:
         grew: asyncio.Event | None = None,
         hold: RequestHold | None = None,
         bad_words: Many[list[int]] = (),
+        grammar: Grammar | None = None,
+        calls: CallReader | None = None,
     ) -> None:
         self.id = request_id
         self.request = request
@@ -99,6 +102,8 @@ class RequestState:
         self.arrived_s = arrived_s
 
         self.bad_words = list(bad_words)
+        self.grammar = grammar
+        self.calls = calls  # separates tool calls from content; None if there can be none
 
         self.answer = GrowingAnswer(
             decoder,
@@ -293,7 +298,7 @@ class RequestState:
             sampling=replace(self.request.sampling, seed=self._seed, bad_words=self.bad_words),
             salt=self.tenant,
             preempt_first=self.preempt_first,
-            grammar=self.request.grammar,
+            grammar=self.grammar,
         )
 
     @property

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 from msgspec import Struct
 
-from engine.protocol import EngineInfo
+from engine.protocol import EngineInfo, Grammar
 from gateway.errors import (
     ContextLengthExceeded,
     EngineLost,
@@ -20,6 +20,7 @@ from gateway.errors import (
     shortened,
 )
 from gateway.generation.engine_events import MAX_OUTAGE_S
+from gateway.generation.grammar.calls import call_grammar
 from gateway.generation.grammar.checker import GrammarChecker
 from gateway.generation.request import Ceiling, GenerationRequest, RecordKey, answer_limit
 from gateway.generation.request_state import RequestState, predicted_tokens
@@ -38,11 +39,14 @@ MESSAGE_US: Final = 16  # to render a message and to encode its markup
 
 
 class EncodedText(Struct, frozen=True):
-    """Token ids of a prompt and of bad words, and the number of tokens of the user input."""
+    """Token ids of a prompt and of bad words, the number of tokens of the user input, and the
+    grammar of the answers.
+    """
 
     prompt: list[int]
     user_input_tokens: int
     bad_words: list[list[int]] = []
+    grammar: Grammar | None = None
 
 
 class PreparedRequest(Struct, frozen=True):
@@ -137,9 +141,11 @@ class GenerationService:
         _check_ids(request, info)
         encoded = await self._encode(request, info)
         _check_prompt(encoded.prompt, request, info)
-        if request.grammar is not None:
+        if encoded.grammar is not None:
+            use = request.tools
+            param = use.param if use and not request.grammar else request.grammar_param
             await self._grammars.check(
-                request.caller.tenant_id.hex, request.grammar, info, param=request.grammar_param
+                request.caller.tenant_id.hex, encoded.grammar, info, param=param
             )
         limit = answer_limit(
             len(encoded.prompt),
@@ -272,6 +278,7 @@ class GenerationService:
         grew: asyncio.Event,
     ) -> list[RequestState]:
         continued = prepared.prompt if request.continues else ()
+        use = request.tools
         return [
             RequestState(
                 request_id=key.id if choice == 0 else _choice_id(request, key, choice),
@@ -283,13 +290,15 @@ class GenerationService:
                 max_tokens=prepared.max_tokens,
                 prediction=prepared.prediction,
                 opened=prepared.opened,
-                decoder=self._tokenizer.decoder(continued),
+                decoder=self._tokenizer.decoder(continued, calls=use is not None),
                 speller=self._tokenizer.speller,
                 arrived_at=key.arrived_at,
                 arrived_s=arrived_s,
                 grew=grew,
                 hold=hold,
                 bad_words=prepared.encoded.bad_words,
+                grammar=prepared.encoded.grammar,
+                calls=None if use is None else self._tokenizer.call_reader(use),
             )
             for choice in range(request.choices)
         ]
@@ -386,13 +395,23 @@ def _encoded(
         prompt = tokenizer.encode_chat(
             request.conversation(),
             options,
+            () if request.tools is None else request.tools.functions,
             registered=request.registered,
             max_characters=limit,
             context_tokens=context_tokens,
         )
     prompt = options.truncated(prompt, context_tokens - (request.max_tokens or 1))
     words = [ids for word in request.bad_words for ids in tokenizer.encode_bad_word(word)]
-    return EncodedText(prompt, tokenizer.count(request.user_input), words)
+    grammar = request.grammar
+    if request.tools is not None:
+        grammar = call_grammar(
+            tokenizer.tool_form,
+            request.tools,
+            grammar,
+            tokenizer.mark_ids,
+            param=request.grammar_param,
+        )
+    return EncodedText(prompt, tokenizer.count(request.user_input), words, grammar)
 
 
 def _prepared(

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from itertools import groupby
@@ -29,6 +29,7 @@ Body = TypeVar("Body")
 TOKEN_US: Final = 10  # CPU time to decode a token of an answer
 LARGE_BODY: Final = 1 << 20  # bytes; a larger one is sent in pieces
 BODY_PIECE: Final = 256 << 10
+CALL_US: Final = 4  # the same, to find calls in it
 CANDIDATE_US: Final = 6  # the same, to build and encode one of its candidates
 
 
@@ -36,18 +37,18 @@ class AnswerFormat(Struct, Generic[Body], frozen=True):
     """How one endpoint formats its answers.
 
     `body` builds a full answer, `event` an event of a stream: both take `choices`, `usage` and the
-    fields common to all answers. `choice` builds a choice of a body, with its index. `part` builds
-    a choice of an event: a piece, or the choice's end if None. `opening` precedes a choice's first
-    piece. `logprobs` builds the log probabilities of a piece: a struct of lists.
+    fields common to all answers. `choice` builds a choice of a body, with its index. `parts` builds
+    choices of events: of a piece, or of the choice's end if None. `opening` precedes a choice's
+    first piece. `logprobs` builds the log probabilities of a piece: a struct of lists.
     """
 
     prefix: str  # of an answer's id
     body: Callable[..., Body]
     event: Callable[..., object]
     choice: Callable[[int, RequestState, str], Struct]
-    part: Callable[[int, RequestState, Piece | None], object]
+    parts: Callable[[int, RequestState, Piece | None], Iterable[object]]
     logprobs: Callable[[Piece], Struct]
-    opening: Callable[[int], object] | None = None
+    opening: Callable[[int, RequestState], object] | None = None
 
 
 async def respond(
@@ -98,7 +99,8 @@ async def _encoded(
         raise state.error
     logprobs = state.request.logprobs
     candidates = 0 if logprobs is None else 1 + logprobs
-    work_us = (TOKEN_US + CANDIDATE_US * candidates) * len(state.tokens)
+    call_us = 0 if state.calls is None else CALL_US
+    work_us = (TOKEN_US + CANDIDATE_US * candidates + call_us) * len(state.tokens)
     return await service.workers.finish(
         state.tenant, work_us, partial(encode_choice, form, index, state)
     )
@@ -227,9 +229,13 @@ async def _events(
                 index = indices[state]
                 if form.opening and state in unopened:
                     unopened.remove(state)
-                    yield event(form.opening(index))
-                yield event(form.part(index, state, piece))
+                    yield event(form.opening(index, state))
+                for part in form.parts(index, state, piece):
+                    yield event(part)
         if data.with_usage:
             yield event()
     finally:
         cancel_all(states, service)
+        for state in states:
+            if state.calls is not None:
+                state.calls.close()

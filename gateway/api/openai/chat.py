@@ -1,5 +1,6 @@
 """`POST /v1/chat/completions`: plain and streamed."""
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from litestar import Controller, Request, Response, post
@@ -10,15 +11,14 @@ from msgspec.structs import replace
 
 from gateway.api.openai.answers import AnswerFormat, respond
 from gateway.api.openai.chat_schema import (
-    AnswerMessage,
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionRequest,
     Choice,
     ChoiceLogprobs,
     ChunkChoice,
-    Delta,
 )
+from gateway.api.openai.conversation.calls import AnswerMessage, Delta, finish_reason
 from gateway.api.openai.sampling_schema import end_of, piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.openapi import streamed
@@ -30,22 +30,28 @@ from gateway.tenancy.authentication import Caller
 
 
 def _choice(index: int, state: RequestState, text: str) -> Choice:
-    return Choice(AnswerMessage(text), state.finish_reason, index, **end_of(state))
+    message = AnswerMessage.of(state, text)
+    return Choice(message, finish_reason(state), index, **end_of(state))
 
 
-def _part(index: int, state: RequestState, piece: Piece | None) -> ChunkChoice:
+def _parts(index: int, state: RequestState, piece: Piece | None) -> Iterator[ChunkChoice]:
+    """A piece, unless it is held back; at the end what was, and then the end."""
+    delta = Delta.of(state, "" if piece is None else piece.text, ended=piece is None)
+    logprobs = None if piece is None else piece_logprobs(state, piece, ChoiceLogprobs.of)
+    if delta != NO_DELTA or (logprobs is not None and logprobs.content):
+        yield ChunkChoice(delta, index, logprobs=logprobs)
     if piece is None:
-        return ChunkChoice(Delta(), index, state.finish_reason, **end_of(state))
-    logprobs = piece_logprobs(state, piece, ChoiceLogprobs.of)
-    return ChunkChoice(Delta(content=piece.text), index, logprobs=logprobs)
+        yield ChunkChoice(NO_DELTA, index, finish_reason(state), **end_of(state))
 
 
-def _opening(index: int) -> ChunkChoice:
-    return ChunkChoice(Delta(role="assistant", content=""), index)
+def _opening(index: int, state: RequestState) -> ChunkChoice:
+    content = "" if state.calls is None else None
+    return ChunkChoice(Delta(role="assistant", content=content), index)
 
 
+NO_DELTA: Final = Delta()
 FORM: Final = AnswerFormat(
-    "chatcmpl-", ChatCompletion, ChatCompletionChunk, _choice, _part, ChoiceLogprobs.of, _opening
+    "chatcmpl-", ChatCompletion, ChatCompletionChunk, _choice, _parts, ChoiceLogprobs.of, _opening
 )
 
 

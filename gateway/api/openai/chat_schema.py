@@ -1,18 +1,25 @@
 """Request and response bodies of OpenAI's chat completions."""
 
 import re
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
+from gateway.api.openai.conversation.calls import AnswerMessage, Delta
+from gateway.api.openai.conversation.messages import (
+    ChatMessage,
+    read_messages,
+    screen_messages,
+)
+from gateway.api.openai.conversation.tools import ToolFields, screen_tools
 from gateway.api.openai.parameters import IGNORED_FIELDS, REFUSED_FIELDS, FieldRules
 from gateway.api.openai.ranges import Range
-from gateway.api.openai.sampling_schema import NO_TIMEOUTS, SamplingRequest, Usage
+from gateway.api.openai.sampling_schema import NO_TIMEOUTS, Usage
 from gateway.api.openai.timeouts import ClientTimeouts
-from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
-from gateway.generation.request import GenerationRequest, Message, ServiceTier
+from gateway.errors import InvalidRequest, shortened
+from gateway.generation.request import GenerationRequest, ServiceTier
 from gateway.generation.text.growing_answer import Piece
 from gateway.generation.text.logprobs import TokenCandidate
 from gateway.tenancy.authentication import Caller
@@ -24,8 +31,6 @@ REFUSED: Final[dict[str, tuple[object, ...]]] = {
     "chat_template": (),
     "documents": ([],),
     "echo": (False,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
     "include_reasoning": (True,),
     "media_io_kwargs": ({},),
     "mm_processor_kwargs": ({},),
@@ -34,55 +39,15 @@ REFUSED: Final[dict[str, tuple[object, ...]]] = {
     "prediction": (),
     "reasoning_effort": ("none",),
     "thinking_token_budget": (),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-REFUSED_IN_MESSAGE: Final[dict[str, tuple[object, ...]]] = {
-    "annotations": ([],),
-    "audio": (),
-    "function_call": (),
-    "name": (),
-    "reasoning": ("",),
-    "reasoning_content": ("",),
-    "refusal": (),
-    "tool_call_id": (),
-    "tool_calls": ([],),
-}
-REFUSED_ROLES: Final = ("tool", "function")
 _RANGES: Final = {"top_logprobs": Range(0, 20)}
 MAX_VARIABLES_BYTES: Final = 16_384
 VARIABLE_NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
-class ContentPart(Struct):
-    """One part of a message's content; only text is supported."""
-
-    type: str
-    text: str | None = None
-
-
-class ChatMessage(Struct):
-    """One turn of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[ContentPart] | None = None
-
-    def text(self, place: int) -> str:
-        """The content, its parts concatenated. InvalidRequest for a part without text."""
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
-        for number, part in enumerate(self.content):
-            if part.text is None:
-                raise InvalidRequest(
-                    f"messages[{place}].content[{number}].text: is required",
-                    param=f"messages[{place}].content[{number}].text",
-                )
-        return "".join(part.text or "" for part in self.content)
-
-
-class ChatCompletionRequest(SamplingRequest, kw_only=True):
+class ChatCompletionRequest(ToolFields, kw_only=True):
     """The body of `POST /v1/chat/completions`."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
@@ -100,17 +65,10 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
 
     @classmethod
     def screen(cls, body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Also screens the messages and their parts."""
+        """Also screens the messages, their parts, and the tools."""
         fields, ignored = super().screen(body)
-        messages = fields.get("messages")
-        if isinstance(messages, list):
-            fields["messages"] = [
-                _screen_message(message, f"messages[{place}]", ignored)
-                if isinstance(message, dict)
-                else message
-                for place, message in enumerate(messages)
-            ]
-        return fields, ignored
+        screen_tools(fields)
+        return fields, [*ignored, *screen_messages(fields)]
 
     def to_request(
         self, caller: Caller, timeouts: ClientTimeouts = NO_TIMEOUTS
@@ -132,10 +90,8 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
         return self.generation_request(
             caller,
             timeouts,
-            messages=tuple(
-                Message(message.role, message.text(place))
-                for place, message in enumerate(self.messages)
-            ),
+            messages=read_messages(self.messages),
+            tools=self.tool_use(),
             max_tokens=self.max_tokens if newer is None else newer,
             limit_param="max_tokens" if newer is None else "max_completion_tokens",
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
@@ -170,47 +126,6 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
 RULES: Final = FieldRules(
     frozenset(ChatCompletionRequest.__struct_fields__), IGNORED_FIELDS, REFUSED
 )
-MESSAGE: Final = FieldRules(frozenset(ChatMessage.__struct_fields__), refused=REFUSED_IN_MESSAGE)
-PART: Final = FieldRules(
-    frozenset(ContentPart.__struct_fields__),
-    ignored=frozenset({"cache_control", "prompt_cache_breakpoint"}),
-)
-
-
-def _screen_message(message: dict[str, Any], place: str, ignored: list[str]) -> dict[str, Any]:
-    """The fields to convert; adds the names of those without effect. UnsupportedParameter."""
-    role = message.get("role")
-    if role in REFUSED_ROLES:
-        raise UnsupportedParameter(
-            f"{place}.role {role!r} is not supported by this gateway; accepted are system, "
-            "developer, user and assistant",
-            param=f"{place}.role",
-        )
-    fields, _ = MESSAGE.screen(message, f"{place}.")
-    content = fields.get("content")
-    if not isinstance(content, list):
-        return fields
-    parts = [
-        _screen_part(part, f"{place}.content[{number}]", ignored)
-        if isinstance(part, dict)
-        else part
-        for number, part in enumerate(content)
-    ]
-    return {**fields, "content": parts}
-
-
-def _screen_part(part: dict[str, Any], place: str, ignored: list[str]) -> dict[str, Any]:
-    """The fields to convert; adds the names of those without effect. UnsupportedParameter."""
-    kind = part.get("type", "text")
-    if isinstance(kind, str) and kind != "text":
-        raise UnsupportedParameter(
-            f"{place}: a part of type {shortened(kind)!r} is not supported by this gateway; "
-            "accepted is 'text'",
-            param=place,
-        )
-    fields, more = PART.screen(part, f"{place}.")
-    ignored += [f"messages[].content[].{name}" for name in more]
-    return fields
 
 
 class LikelyToken(Struct, gc=False):
@@ -252,14 +167,6 @@ def _likely(candidate: TokenCandidate) -> tuple[str, float, list[int] | None]:
     return token.text, candidate.logprob, None if token.bytes is None else list(token.bytes)
 
 
-class AnswerMessage(Struct):
-    """The whole answer."""
-
-    content: str
-    role: str = "assistant"
-    refusal: None = None
-
-
 class Choice(Struct):
     """One answer, and the limit on use or the stop of the request that ended it."""
 
@@ -282,13 +189,6 @@ class ChatCompletion(Struct):
     system_fingerprint: str
     service_tier: ServiceTier | UnsetType = UNSET
     object: str = "chat.completion"
-
-
-class Delta(Struct, omit_defaults=True):
-    """The part that a chunk adds to the answer."""
-
-    role: str | None = None
-    content: str | None = None
 
 
 class ChunkChoice(Struct):

@@ -30,13 +30,13 @@ def _choice(index: int, state: RequestState, text: str) -> TextChoice:
     return TextChoice(text, state.finish_reason, index, **end_of(state))
 
 
-def _part(index: int, state: RequestState, piece: Piece | None) -> TextChoice:
+def _parts(index: int, state: RequestState, piece: Piece | None) -> list[TextChoice]:
     if piece is None:
-        return TextChoice("", state.finish_reason, index, **end_of(state))
-    return TextChoice(piece.text, None, index, piece_logprobs(state, piece, TextLogprobs.of))
+        return [TextChoice("", state.finish_reason, index, **end_of(state))]
+    return [TextChoice(piece.text, None, index, piece_logprobs(state, piece, TextLogprobs.of))]
 
 
-FORM: Final = AnswerFormat("cmpl-", Completion, Completion, _choice, _part, TextLogprobs.of)
+FORM: Final = AnswerFormat("cmpl-", Completion, Completion, _choice, _parts, TextLogprobs.of)
 
 
 class CompletionsController(Controller):

@@ -16,7 +16,6 @@ IGNORED_FIELDS: Final = frozenset(
     {
         "guided_decoding_backend",
         "metadata",
-        "parallel_tool_calls",
         "priority",
         "prompt_cache_key",
         "prompt_cache_options",

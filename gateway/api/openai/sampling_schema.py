@@ -23,6 +23,7 @@ from gateway.generation.request import (
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.growing_answer import Piece
 from gateway.generation.text.prompt_options import PromptOptions
+from gateway.generation.tools.definition import ToolUse
 from gateway.tenancy.authentication import Caller
 
 T = TypeVar("T")
@@ -181,6 +182,7 @@ class SamplingRequest(StructuredOutput, kw_only=True):
         *,
         messages: tuple[Message, ...] = (),
         prompt: str | tuple[int, ...] | None = None,
+        tools: ToolUse | None = None,
         max_tokens: int | None,
         limit_param: str = "max_tokens",
         logprobs: int | None,
@@ -233,6 +235,7 @@ class SamplingRequest(StructuredOutput, kw_only=True):
             service_tier=permitted_tier(caller, self._wanted_tier),
             deadline_s=timeouts.deadline_s,
             max_queue_s=timeouts.max_queue_s,
+            tools=tools,
             grammar=form.grammar if form else None,
             grammar_param=form.param if form else "response_format",
         )

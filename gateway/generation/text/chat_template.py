@@ -6,10 +6,11 @@ transformers itself stays out of this process: its import takes 1.5 s and loads 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import Environment, Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -20,6 +21,11 @@ MAX_CHARACTERS: Final = 16 << 20  # of a rendered conversation, where no smaller
 RESERVED: Final = frozenset(
     {"add_generation_prompt", "continue_final_message", "documents", "messages", "tools"}
 )
+# Conversations that a template is tried on.
+SYSTEM: Final = {"role": "system", "content": "Answer."}
+USER: Final = {"role": "user", "content": "hello"}
+TOOL: Final = "a_function_to_try_the_template_with"
+NO_PARAMETERS: Final = {"parameters": {"type": "object", "properties": {}}}
 NO_VARIABLES: Final[Mapping[str, Any]] = {}
 # What the expressions of a template raise on data that they do not expect.
 _FAILURES: Final = (
@@ -103,28 +109,36 @@ def _local_time(form: str) -> str:
     return datetime.now().astimezone().replace(tzinfo=None).strftime(form)
 
 
+def _compiled(source: str, origin: str) -> Template:
+    try:
+        return ChatEnvironment().from_string(source)
+    except TemplateSyntaxError as error:
+        raise StartupFailure(
+            f"LMAAS_MODEL: the chat template in {origin}, line {error.lineno}: {error}"
+        ) from error
+
+
 class ChatTemplate:
     """One compiled template, proven on a conversation. Safe to share between threads."""
 
-    def __init__(self, source: str, names: Mapping[str, str], origin: str) -> None:
+    def __init__(
+        self, source: str, names: Mapping[str, str], origin: str, tool_source: str | None = None
+    ) -> None:
         """`names` are the special tokens; StartupFailure names `origin` and the template's error.
 
+        `tool_source` is the template of conversations with tools, if they have one of their own.
         A template that needs a system message is proven with one.
         """
         self.source = source
+        self.tool_source = source if tool_source is None else tool_source
         self._names = dict(names)
+        self._template = _compiled(source, origin)
+        self._tool_template = _compiled(self.tool_source, origin)
         try:
-            self._template = ChatEnvironment().from_string(source)
-        except TemplateSyntaxError as error:
-            raise StartupFailure(
-                f"LMAAS_MODEL: the chat template in {origin}, line {error.lineno}: {error}"
-            ) from error
-        user = {"role": "user", "content": "hello"}
-        try:
-            self.render([user])
+            self.render([USER])
         except (RefusedByTemplate, TooLong) as first:
             try:
-                self.render([{"role": "system", "content": "Answer."}, user])
+                self.render([SYSTEM, USER])
             except (RefusedByTemplate, TooLong):
                 reason = str(first) or f"it renders more than {MAX_CHARACTERS} characters"
                 raise StartupFailure(
@@ -136,11 +150,32 @@ class ChatTemplate:
         """The names of variables that a request cannot set."""
         return RESERVED | self._names.keys()
 
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether a conversation may begin with a system message."""
+        return self._renders([SYSTEM, USER]) is not None
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the model is shown the tools that a request offers."""
+        tool = {"type": "function", "function": {"name": TOOL, "description": "", **NO_PARAMETERS}}
+        rendered = self._renders([USER], [tool]) or self._renders([SYSTEM, USER], [tool])
+        return rendered is not None and TOOL in rendered
+
+    def _renders(
+        self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str | None:
+        try:
+            return self.render(messages, tools=tools)
+        except (RefusedByTemplate, TooLong):
+            return None
+
     def render(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         max_characters: int = MAX_CHARACTERS,
         *,
+        tools: Sequence[Mapping[str, Any]] = (),
         variables: Mapping[str, Any] = NO_VARIABLES,
         opens_answer: bool = True,
     ) -> str:
@@ -153,12 +188,13 @@ class ChatTemplate:
             **variables,
             **self._names,
             "messages": messages,
-            "tools": None,
+            "tools": tools or None,
             "documents": None,
             "add_generation_prompt": opens_answer,
         }
         try:
-            for piece in self._template.generate(given):
+            template = self._tool_template if tools else self._template
+            for piece in template.generate(given):
                 size += len(piece)
                 if size > max_characters:
                     raise TooLong
@@ -172,20 +208,21 @@ def read_template(folder: Path, settings: Mapping[str, Any]) -> ChatTemplate:
     """The template of a model folder with these settings (its `tokenizer_config.json`).
 
     `chat_template.jinja` goes before the settings; of several named templates the one named
-    `default` is used. StartupFailure if there is none.
+    `default` is used, with tools the one named `tool_use`. StartupFailure if there is none.
     """
     separate = folder / "chat_template.jinja"
     names = special_tokens(settings)
     if separate.is_file():
         return ChatTemplate(separate.read_text(encoding="utf-8"), names, str(separate))
     source, origin = settings.get("chat_template"), str(folder / "tokenizer_config.json")
+    tool_source = None
     if isinstance(source, list):
         named = {
             entry["name"]: entry["template"]
             for entry in source
             if isinstance(entry, dict) and {"name", "template"} <= entry.keys()
         }
-        source = named.get("default")
+        source, tool_source = named.get("default"), named.get("tool_use")
         if source is None:
             raise StartupFailure(
                 f"LMAAS_MODEL: {origin} has the chat templates {sorted(named)}; one of them must "
@@ -194,7 +231,7 @@ def read_template(folder: Path, settings: Mapping[str, Any]) -> ChatTemplate:
         origin += " (named 'default')"
     if not isinstance(source, str):
         raise StartupFailure(f"LMAAS_MODEL: {folder} has no chat template")
-    return ChatTemplate(source, names, origin)
+    return ChatTemplate(source, names, origin, tool_source)
 
 
 def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:

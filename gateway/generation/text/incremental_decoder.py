@@ -1,11 +1,12 @@
 """Decodes an answer's tokens incrementally, never splitting a character."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tokenizers import Tokenizer
 
 UNFINISHED: Final = "\N{REPLACEMENT CHARACTER}"
+NONE_SHOWN: Final[Mapping[int, str]] = {}
 MAX_HELD_TOKENS: Final = 64  # without a complete character; then they are decoded as they are
 
 
@@ -16,9 +17,18 @@ class AnswerDecoder:
     depend on its neighbours. Bytes that cannot become a character are decoded to U+FFFD.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
-        """`context`: the tokens that the answer continues; some decoders strip a first space."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        context: Sequence[int] = (),
+        shown: Mapping[int, str] = NONE_SHOWN,
+    ) -> None:
+        """`context`: the tokens that the answer continues; some decoders strip a first space.
+
+        `shown`: control tokens whose text is kept. Others are left out.
+        """
         self._tokenizer = tokenizer
+        self._shown = shown
         self._given = list(context)  # tokens of the previous piece
         self._held: list[int] = []  # tokens whose text is not complete
 
@@ -32,6 +42,10 @@ class AnswerDecoder:
         return "".join(map(self._take, ids))
 
     def _take(self, token: int) -> str:
+        if token in self._shown:
+            before = self.finish()
+            self._given = [token]
+            return before + self._shown[token]
         self._held.append(token)
         piece = self._piece()
         unfinished = piece.endswith(UNFINISHED) and len(self._held) < MAX_HELD_TOKENS

@@ -28,9 +28,14 @@ from gateway.generation.text.chat_template import (
     TooLong,
     read_template,
 )
-from gateway.generation.text.incremental_decoder import AnswerDecoder
+from gateway.generation.text.forged_texts import ForgedTexts
+from gateway.generation.text.incremental_decoder import NONE_SHOWN, AnswerDecoder
 from gateway.generation.text.prompt_options import PromptOptions
 from gateway.generation.text.token_bytes import Speller
+from gateway.generation.tools.call_reader import CallReader
+from gateway.generation.tools.conversation import tool_prompt
+from gateway.generation.tools.definition import Function, ToolUse
+from gateway.generation.tools.forms import MARKS, READERS, FormName, form_of_template
 
 MODEL_FILES: Final = (
     "tokenizer.json",
@@ -84,7 +89,10 @@ class _TokenizerFile(Struct):
 class ChatTokenizer:
     """Encodes conversations and decodes answers. Safe to share between tasks."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tool_form: FormName | None = None) -> None:
+        """`tool_form`: in which form the model writes tool calls, if its chat template does not
+        show it. StartupFailure for a folder that lacks a file, or whose template shows no tools.
+        """
         core = self.file = folder / "tokenizer.json"
         if not core.is_file():
             raise StartupFailure(f"LMAAS_MODEL: {folder} has no tokenizer.json")
@@ -100,6 +108,12 @@ class ChatTokenizer:
         self._control_ids = {number for number, token in added.items() if token.special}
         controls = [re.escape(added[number].content) for number in sorted(self._control_ids)]
         self._control = re.compile("|".join(controls) or r"(?!)")
+        self.mark_ids = {  # the marks of tool calls that are tokens of their own
+            token.content: number for number, token in added.items() if token.content in MARKS
+        }
+        marks = self.mark_ids.items()
+        self._marks = {number: mark for mark, number in marks if number in self._control_ids}
+        self.tool_form = self._tool_form(tool_form)
         written = msgspec.json.decode(core.read_bytes(), type=_TokenizerFile)
         self.speller = Speller(self._tokenizer, written.decoder or {})
         self.longest_token: int = max(map(len, self._tokenizer.get_vocab()))
@@ -107,10 +121,21 @@ class ChatTokenizer:
             core.read_bytes() + self._template.source.encode()
         ).hexdigest()
 
+    def _tool_form(self, wanted: FormName | None) -> FormName:
+        if wanted == "json" or not self._template.shows_tools:
+            if wanted not in {None, "json"}:
+                raise StartupFailure(
+                    f"LMAAS_TOOL_PARSER is {wanted!r}, but the model's chat template shows no "
+                    "tools; accepted are 'auto' and 'json'"
+                )
+            return "json"
+        return wanted or form_of_template(self._template.tool_source)
+
     def encode_chat(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         options: PromptOptions = DEFAULT_OPTIONS,
+        functions: Sequence[Function] = (),
         *,
         registered: bool = False,
         max_characters: int = MAX_CHARACTERS,
@@ -118,17 +143,19 @@ class ChatTokenizer:
     ) -> list[int]:
         """Token ids of a conversation, up to where the answer begins, or of what `options` say.
 
-        `registered`: the first message is the app's registered instruction. A control token
-        written into a message is encoded as plain text. InvalidRequest if the model's template
-        refuses the messages or has no place for the final one that the answer continues,
-        InstructionRefused if it refuses only the registered one, ContextLengthExceeded if the
-        rendered text has more than `max_characters`, or is much longer than `context_tokens`.
+        `functions`: those that the model may call. `registered`: the first message is the app's
+        registered instruction. A control token written into any of these is encoded as plain text.
+        InvalidRequest if the model's template refuses the messages or has no place for the final
+        one that the answer continues, InstructionRefused if it refuses only the registered one,
+        ContextLengthExceeded if the rendered text has more than `max_characters`, or is much longer
+        than `context_tokens`.
         """
         self._check_variables(options)
+        turns, tools = self._turns(messages, functions)
         try:
-            parts = self._parts(messages, max_characters, options)
+            parts = self._parts(turns, max_characters, options, tools)
         except RefusedByTemplate as error:
-            if registered and self._renders(messages[1:], max_characters):
+            if registered and self._renders(messages[1:], functions, max_characters):
                 raise InstructionRefused(
                     "the instruction that is registered for this app is refused by the model's "
                     f"chat template: {error}; the messages are not the cause"
@@ -179,14 +206,22 @@ class ChatTokenizer:
 
     def _parts(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         max_characters: int,
         options: PromptOptions = DEFAULT_OPTIONS,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[tuple[str, bool]]:
         """The rendered text in parts, and whether a part's control tokens are plain text.
 
         If the answer continues the final message, they end with its content.
         """
+        secret = secrets.token_hex(16)  # stands for forged texts while the template renders
+        guard = ForgedTexts(self._control, secret)
+        tools = guard.replaced(list(tools))
+        messages = [
+            {**m, "tool_calls": guard.replaced(m["tool_calls"])} if "tool_calls" in m else m
+            for m in messages
+        ]
         forged = [self._control.search(m["content"]) is not None for m in messages]
         final = len(messages) - 1 if options.continues_final else None
         render = partial(
@@ -194,10 +229,10 @@ class ChatTokenizer:
             max_characters=max_characters,
             variables=options.variables,
             opens_answer=options.opens_answer and not options.continues_final,
+            tools=tools,
         )
-        if not any(forged) and final is None:
+        if not any(forged) and not guard.texts and final is None:
             return [(render(messages), False)]
-        secret = secrets.token_hex(16)  # stands for a forged content while the template renders
         marked = [
             {**m, "content": f"{secret}{place}."} if is_forged or place == final else m
             for place, (m, is_forged) in enumerate(zip(messages, forged, strict=True))
@@ -209,6 +244,7 @@ class ChatTokenizer:
             (messages[int(piece)]["content"], forged[int(piece)]) if number % 2 else (piece, False)
             for number, piece in enumerate(pieces)
         ]
+        parts = [each for part in parts for each in guard.restored(*part)]
         parts = [
             ("".join(text for text, _ in run), plain)
             for plain, run in groupby(parts, key=itemgetter(1))
@@ -217,12 +253,25 @@ class ChatTokenizer:
             raise TooLong
         return parts
 
-    def _renders(self, messages: Sequence[Mapping[str, str]], max_characters: int) -> bool:
+    def _renders(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        functions: Sequence[Function],
+        max_characters: int,
+    ) -> bool:
+        turns, tools = self._turns(messages, functions)
         try:
-            self._template.render(messages, max_characters)
+            self._template.render(turns, max_characters, tools=tools)
         except (RefusedByTemplate, TooLong):
             return False
         return True
+
+    def _turns(
+        self, messages: Sequence[Mapping[str, Any]], functions: Sequence[Function]
+    ) -> tuple[Sequence[Mapping[str, Any]], list[dict[str, Any]]]:
+        """Messages and tools as the chat template takes them."""
+        system = self._template.takes_system
+        return tool_prompt(self.tool_form, messages, functions, system=system)
 
     def encode_bad_word(self, word: str) -> list[list[int]]:
         """Token ids of a word that must not be generated: within a text, and after a space."""
@@ -245,14 +294,20 @@ class ChatTokenizer:
         """Number of tokens of a text, without special tokens."""
         return len(_encoding(self._tokenizer, text))
 
-    def decoder(self, continued: Sequence[int] = ()) -> AnswerDecoder:
+    def decoder(self, continued: Sequence[int] = (), *, calls: bool = False) -> AnswerDecoder:
         """A decoder for one answer; `continued`: the prompt whose text it continues.
 
-        A control token ends a text: what follows begins another one.
+        A control token ends a text: what follows begins another one. `calls`: those that mark
+        tool calls are part of the text.
         """
         tail = continued[-CONTEXT_TOKENS:]
         ends = [place for place, token in enumerate(tail, 1) if token in self._control_ids]
-        return AnswerDecoder(self._tokenizer, tail[ends[-1] if ends else 0 :])
+        context = tail[ends[-1] if ends else 0 :]
+        return AnswerDecoder(self._tokenizer, context, self._marks if calls else NONE_SHOWN)
+
+    def call_reader(self, use: ToolUse) -> CallReader:
+        """A reader of the calls in one answer, whose decoder keeps their marks."""
+        return READERS[self.tool_form](use.names, None if use.parallel else 1)
 
 
 def _up_to(pieces: list[str], place: str) -> list[str]:

@@ -19,8 +19,9 @@ from openai.types.chat import (
 from openai.types.chat import completion_create_params as chat_params
 
 from gateway.api.openai import chat_schema, completion_schema
-from gateway.api.openai.chat_schema import MESSAGE, PART, ChatCompletionRequest
+from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.completion_schema import CompletionRequest
+from gateway.api.openai.conversation.messages import MESSAGE, PART
 from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.sampling_schema import STREAM_OPTIONS, SamplingRequest
 from gateway.api.validation import convert_strictly
@@ -160,7 +161,14 @@ def test_ignored_fields_are_named(form: type[SamplingRequest]) -> None:
         ({"response_format": {"type": "structural_tag"}}, "response_format.type"),
         ({"echo": 0}, "echo"),
         ({"stream_options": {"chunk": True}}, "stream_options.chunk"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {"nam": 1}}]}, "tools[0].function.nam"),
+        ({"functions": [{"name": "f", "x": 1}]}, "functions[0].x"),
+        ({"messages": [{"role": "tool", "function_call": {}}]}, "messages[0].function_call"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"type": "custom"}]}]},
+            "messages[0].tool_calls[0].type",
+        ),
         ({"messages": [{"role": "user", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
         ({"messages": [{"role": "user", "contents": "x"}]}, "messages[0].contents"),
         ({"messages": [{"role": "user", "name": "x"}]}, "messages[0].name"),

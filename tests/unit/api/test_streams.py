@@ -13,9 +13,10 @@ from litestar.response import Stream
 
 from gateway.api.openai.answers import respond
 from gateway.api.openai.chat import FORM as CHAT_FORM
-from gateway.api.openai.chat_schema import ChatCompletionRequest, ChatMessage
+from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.completion_schema import Completion, CompletionRequest
 from gateway.api.openai.completions import FORM
+from gateway.api.openai.conversation.messages import ChatMessage
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.generation.request_state import SchedulingTrace
 from gateway.generation.text.growing_answer import Piece
@@ -29,6 +30,7 @@ class EndlessAnswer:
     choice = 0
     done = False
     error = None
+    calls = None
     hold = None
     limited_by = None
     trace = SchedulingTrace()

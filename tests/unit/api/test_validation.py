@@ -34,7 +34,7 @@ class Item(Struct):
             ChatCompletionRequest,
             {"model": "m", "messages": [{"role": "user"}, {"role": "bot"}]},
             "messages[1].role",
-            "assistant, developer, system, user",
+            "assistant, developer, function, system, tool, user",
         ),
         (
             PolicyRequest,
