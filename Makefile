@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-bench coverage test-compose lint types contracts check bench report format docs demo-model exactness clean
+.PHONY: help install run test test-bench coverage test-compose test-clients lint types contracts check bench report format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -44,6 +44,10 @@ coverage: .venv/installed-dev  ## measure line and branch coverage of all tests,
 
 test-compose:  ## build the image, start compose.yaml, send requests, kill the engine, send again
 	@$(PYTHON) tests/compose/check.py
+
+test-clients: .venv/installed  ## try other people's clients, each in an environment of its own; writes docs/clients.md
+	@$(BIN)/lmaas models fetch smollm2 --quiet
+	@$(BIN)/python tests/clients/run.py $(A)
 
 lint: .venv/installed-dev  ## ruff: rules and format; checks.words: words to avoid
 	@$(BIN)/ruff check .
