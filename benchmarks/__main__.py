@@ -34,6 +34,7 @@ from benchmarks.p2 import run as p2
 from benchmarks.p3 import run as p3
 from benchmarks.p4 import run as p4
 from benchmarks.p5 import run as p5
+from benchmarks.prefill_head import run as prefill_head
 from benchmarks.r1 import run as r1
 from benchmarks.r1.hostile_clients import CLIENTS
 from benchmarks.report.run import publish
@@ -256,6 +257,16 @@ def answers(data: Path, model: Path, lines: int, clients: int, threads: int) -> 
     """SmolLM2's answers to the texts: their lengths, for P1-own."""
     with _errors_in_one_line():
         own_lengths.run(data, model, lines, clients, threads)
+
+
+@main.command("prefill-head")
+@data_option
+@model_option
+@threads_option
+def after_prefill(data: Path, model: Path, threads: int) -> None:
+    """What the model's hidden state after prefill adds to length prediction."""
+    with _errors_in_one_line():
+        prefill_head.run(data, model, threads)
 
 
 @main.command("P2")

@@ -8,6 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from gateway.database.errors import Sessions
+from gateway.history.audit import note
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.keys import ApiKeys
@@ -39,13 +40,13 @@ class AppKey(Struct, frozen=True):
 
 async def make_callers(sessions: Sessions) -> list[AppKey]:
     """Tenants with the same number of apps each, by the services that the admin API calls."""
-    tenants = [await Tenants(sessions).create(f"tenant {n}") for n in range(TENANTS)]
+    tenants = [await Tenants(sessions).create(f"tenant {n}", by="admin") for n in range(TENANTS)]
     keys, found = ApiKeys(sessions, Authenticator(sessions)), []
     for rank in range(APPS):
         tenant = tenants[rank % TENANTS]
-        app = await Apps(sessions).create(tenant.id, f"app {rank // TENANTS}")
+        app = await Apps(sessions).create(tenant.id, f"app {rank // TENANTS}", by="admin")
         for number in range(KEYS_PER_APP):
-            new = await keys.create(app.id, f"key {number}")
+            new = await keys.create(app.id, f"key {number}", by="admin")
             found.append(AppKey(rank, tenant.name, tenant.id, app.id, new.key.id, new.secret))
     return found
 
@@ -67,4 +68,5 @@ async def make_prices(sessions: Sessions, since: datetime) -> dict[str, UUID]:
             for model in MODELS[:-1]
         ]
         session.add_all(prices)
+        note(session, "benchmark", "price.set", "all models")
     return {price.model: price.id for price in prices}

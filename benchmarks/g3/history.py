@@ -146,6 +146,7 @@ def fill(
         connection.execute("DROP TABLE bench_slots, bench_vectors, bench_models")
         connection.execute("VACUUM (ANALYZE) requests")
         connection.execute("VACUUM (ANALYZE) usage_days")
+        connection.execute("VACUUM (ANALYZE) key_usage_days")
         connection.execute("ALTER SYSTEM RESET ALL")
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("CHECKPOINT")

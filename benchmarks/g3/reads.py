@@ -84,6 +84,20 @@ def routes(keys: Sequence[AppKey], until: datetime) -> dict[str, Callable[[Rando
             key(random).secret,
         ),
         "usage of a month by tenant": summed("tenant", month),
+        "usage of a month by app": summed("tenant,app", month),
+        "usage of a month by key": summed("key", month),
+        "usage of a month by day": summed("day", month),
+        "usage of a month by model and tier": summed("model,tier", month),
+        "usage of a tenant's month by user": lambda random: (
+            USAGE,
+            {
+                "tenant": key(random).tenant,
+                "since": str(month),
+                "until": str(until.date()),
+                "group_by": "user",
+            },
+            None,
+        ),
         "usage of a year by app and day": summed("app,day", year),
         "own usage of a month by day": lambda random: (
             "/v1/usage",

@@ -1,13 +1,28 @@
+import time
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 from queue import SimpleQueue
+from threading import Event
 from uuid import UUID
 
 import numpy as np
+import pytest
 
+from gateway.prediction.features import embedder
 from gateway.prediction.features.embedder import Embedded
-from gateway.prediction.serving.frames import RequestDropped, RequestsStarted, ScoreRequest
-from gateway.prediction.serving.process import take_arrived
+from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
+from gateway.prediction.features.text_encoder import TextEncoder
+from gateway.prediction.serving.frames import (
+    Ping,
+    RequestDropped,
+    RequestsStarted,
+    ScoreRequest,
+)
+from gateway.prediction.serving.process import ReplyWriter, answer_requests, take_arrived
 from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS, ScoreQueue
-from gateway.prediction.serving.scorer import Arrivals, EncodedRequest
+from gateway.prediction.serving.scorer import Arrivals, EncodedRequest, Scorer
+from gateway.prediction.work_limits import WorkHung, WorkLimits
+from tests.conftest import PATIENCE_S
 
 
 def a_score_request(number: int, deadline_s: float = 10.0) -> ScoreRequest:
@@ -66,3 +81,53 @@ def test_started_requests_do_not_pile_up_behind_those_that_wait() -> None:
         queue.add([RequestsStarted(tuple(numbers[40:]))])
         queue.next_batch(float(second))
         assert len(queue) <= 11 * 100
+
+
+@pytest.fixture
+def released() -> Iterator[Event]:
+    """What a thread that hangs waits for, until the test ends."""
+    event = Event()
+    yield event
+    event.set()
+
+
+@pytest.mark.parametrize("hangs", ["load the embedder", "embed texts"])
+def test_embedder_that_hangs_ends_the_answering_of_pings(
+    hangs: str, released: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = Event()
+
+    class HangingEncoder:
+        def __init__(self, _: EmbedderModel) -> None:
+            self._hang("load the embedder")
+
+        def embed(self, texts: Sequence[str]) -> list[bytes]:
+            self._hang("embed texts")
+            return [b""] * len(texts)
+
+        def _hang(self, work: str) -> None:
+            if work == hangs:
+                began.set()
+                released.wait()
+
+    for limit in ("LOAD_LIMIT_S", "BATCH_LIMIT_S"):
+        monkeypatch.setattr(embedder, limit, 0.0)
+    monkeypatch.setattr(embedder, "SentenceEncoder", HangingEncoder)
+    arrivals: Arrivals = SimpleQueue()
+    limits, pipe = WorkLimits(), BytesIO()
+    scorer = Scorer(TextEncoder(), packaged_embedder(), arrivals, limits)
+    scorer.score([a_score_request(1, deadline_s=time.monotonic() + PATIENCE_S)])
+    assert began.wait(PATIENCE_S)
+    arrivals.put(Ping())
+    with pytest.raises(WorkHung, match=f"to {hangs} took longer than 0 s"):
+        answer_requests(scorer, arrivals, ReplyWriter(pipe), limits)
+    assert pipe.getvalue() == b""
+
+
+def test_work_within_its_limit_or_done_is_not_overdue() -> None:
+    limits = WorkLimits()
+    with limits.limit("load a version", PATIENCE_S):
+        limits.check()
+    with limits.limit("embed texts", 0.0):
+        pass
+    limits.check()
