@@ -53,7 +53,7 @@ def slowly_edited(
         masked |= token in banned
         for *before, last in sampling.bad_words:
             masked |= (
-                token == last and [0, *generated][len(generated) + 1 - len(before) :] == before
+                token == last and [-1, *generated][len(generated) + 1 - len(before) :] == before
             )
         scores.append(-torch.inf if masked else score)
     return scores
