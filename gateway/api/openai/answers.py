@@ -187,11 +187,17 @@ def _limited(states: Sequence[RequestState]) -> RequestState:
     return next((state for state in states if state.limited_by), states[0])
 
 
+async def _end_of_all(states: Sequence[RequestState]) -> None:
+    """Wait for one after another: each growth then wakes one task, not one for each choice."""
+    for state in states:
+        await state.wait_for_end()
+
+
 async def _ended_before_disconnect(
     states: Sequence[RequestState], request: Request[Any, Any, Any]
 ) -> bool:
     """Whether all choices ended before the client disconnected."""
-    ended = asyncio.gather(*(state.wait_for_end() for state in states))
+    ended = asyncio.ensure_future(_end_of_all(states))
     gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect follows
     try:
         await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)

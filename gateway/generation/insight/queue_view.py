@@ -1,6 +1,6 @@
 """The live queue: running requests, then queued ones in the order in which they would start."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -19,7 +19,7 @@ from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.scheduling.lmaas.inner_shares import Level
 from gateway.scheduling.policy import Policy, SharingPolicy
-from gateway.scheduling.requests import Lane, WaitingBatch
+from gateway.scheduling.requests import Lane, QueuedRequest, WaitingBatch
 
 
 class QueueEntry(Struct, frozen=True, kw_only=True):
@@ -127,6 +127,7 @@ def read_queue(
         ),
     )
     page = list(islice(wanted, offset, offset + limit + 1))
+    shares = _shares_of(policy)
     return QueuePage(
         totals=_totals(table, batches, now_s),
         requests=[
@@ -135,7 +136,7 @@ def read_queue(
                 each,
                 now_s,
                 expected=engine.accepting,
-                waits_for_share=share_waited_for(policy, each.request.id),
+                waits_for_share=shares(each.request),
             )
             if isinstance(each, ExpectedTurn)
             else _waiting_line(each, now_s)
@@ -150,6 +151,22 @@ def read_queue(
 def share_waited_for(policy: Policy, request_id: str) -> Level | None:
     """Whether a queued request would be held back now, for its app's or its user's share."""
     return policy.holding_back(request_id) if isinstance(policy, SharingPolicy) else None
+
+
+def _shares_of(policy: Policy) -> Callable[[QueuedRequest], Level | None]:
+    """What `share_waited_for` says of many requests: it asks the policy once for each user."""
+    known: dict[tuple[str, str, str], Level | None] = {}
+    sharing = policy if isinstance(policy, SharingPolicy) else None
+
+    def waited_for(request: QueuedRequest) -> Level | None:
+        if sharing is None:
+            return None
+        user = request.tenant, request.app, request.user
+        if user not in known:
+            known[user] = sharing.holding_back(request.id)
+        return known[user]
+
+    return waited_for
 
 
 def _totals(table: RequestTable, batches: Sequence[WaitingBatch], now_s: float) -> QueueTotals:
