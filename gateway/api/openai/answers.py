@@ -94,9 +94,7 @@ async def respond(
 async def _encoded(
     form: AnswerFormat[Body], index: int, state: RequestState, service: GenerationService
 ) -> bytes:
-    """A choice that has ended, as JSON. Raises its error."""
-    if state.error:
-        raise state.error
+    """A choice that has ended without an error, as JSON."""
     logprobs = state.request.logprobs
     candidates = 0 if logprobs is None else 1 + logprobs
     call_us = 0 if state.calls is None else CALL_US

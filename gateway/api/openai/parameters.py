@@ -83,6 +83,17 @@ class FieldRules(Struct, frozen=True):
         raise UnsupportedParameter(f"{param} is not supported by this gateway{hint}", param=param)
 
 
+def check_function_type(item: Mapping[str, Any], place: str) -> None:
+    """UnsupportedParameter for a tool or a call of another type, by its place."""
+    kind = item.get("type")
+    if isinstance(kind, str) and kind != "function":
+        raise UnsupportedParameter(
+            f"{place}.type {shortened(kind)!r} is not supported by this gateway; accepted is "
+            "'function'",
+            param=f"{place}.type",
+        )
+
+
 def ignored_header(request: Request[Any, Any, Any]) -> dict[str, str]:
     """The response header that names the fields that were ignored; none if none were."""
     names = dict.fromkeys(request.state.get(IGNORED, ()))

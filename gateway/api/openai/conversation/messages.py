@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from gateway.api.openai.conversation.calls import CalledFunction
-from gateway.api.openai.parameters import FieldRules
+from gateway.api.openai.parameters import FieldRules, check_function_type
 from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
 from gateway.generation.request import Message
 from gateway.generation.tools.definition import ToolCall, call_id
@@ -184,13 +184,7 @@ def _screen_calls(fields: dict[str, Any], place: str, ignored: list[str]) -> dic
 def _screen_call(call: Any, place: str, ignored: list[str]) -> Any:
     if not isinstance(call, dict):
         return call
-    kind = call.get("type", "function")
-    if isinstance(kind, str) and kind != "function":
-        raise UnsupportedParameter(
-            f"{place}.type {shortened(kind)!r} is not supported by this gateway; accepted is "
-            "'function'",
-            param=f"{place}.type",
-        )
+    check_function_type(call, place)
     kept, more = CALL.screen(call, f"{place}.")
     ignored += [f"messages[].tool_calls[].{name}" for name in more]
     if isinstance(kept.get("function"), dict):

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from gateway.api.openai.parameters import FieldRules
+from gateway.api.openai.parameters import FieldRules, check_function_type
 from gateway.api.openai.sampling_schema import SamplingRequest
 from gateway.api.validation import convert_strictly
 from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
@@ -148,13 +148,7 @@ def _screened(name: str, place: int, item: Any) -> Any:
         return item
     if name == "functions":
         return FUNCTION.screen(item, f"{where}.")[0]
-    kind = item.get("type")
-    if isinstance(kind, str) and kind != "function":
-        raise UnsupportedParameter(
-            f"{where}.type {shortened(kind)!r} is not supported by this gateway; accepted is "
-            "'function'",
-            param=f"{where}.type",
-        )
+    check_function_type(item, where)
     kept, _ = TOOL.screen(item, f"{where}.")
     if isinstance(kept.get("function"), dict):
         kept["function"] = FUNCTION.screen(kept["function"], f"{where}.function.")[0]
