@@ -130,7 +130,7 @@ class WaitNormaliser:
         change_s = serving_s - credit.serving_s
         share = MEAN_DECAY ** (self._arrivals - credit.number) / self._weight
         self._mean_s = max(self._mean_s + change_s * share, 0.0)
-        credit.mean_s += change_s / credit.weight
+        credit.mean_s = max(credit.mean_s + change_s / credit.weight, 0.0)
         credit.serving_s = serving_s
 
     def turn_came(self, waited_s: float) -> None:
