@@ -17,7 +17,7 @@ import httpx
 import pytest
 import uvloop
 
-from gateway.cli.serve import build_server
+from gateway.cli.server import build_server
 from gateway.node import GatewayNode, running_node
 from gateway.served_model import served_model
 from gateway.settings import read_settings
