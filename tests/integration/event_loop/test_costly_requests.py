@@ -1,4 +1,4 @@
-"""No request makes a turn of the event loop long: CPU time of the costliest turn.
+"""No request makes a turn of the event loop long: the work of the costliest turn.
 
 A turn is all callbacks between two polls for events, so it bounds every callback in it. The best of
 up to five repeats counts: a full search for garbage is due to what has accumulated, not to one
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from engine.checkpoints.catalogue import DEMO_FOLDER
 
-LIMIT_S = 0.030
+LIMIT = 30.0  # units of work, each 1 ms of CPU time on a fast processor
 REPEATS = 5
 MODEL = "lmaas-demo"
 CHAT, TEXT, LENGTHS = "/v1/chat/completions", "/v1/completions", "/v1/length-predictions"
@@ -121,16 +121,16 @@ REQUESTS: dict[str, tuple[str, Callable[[], Any], int]] = {
 
 
 async def costliest_turn(gateway: Any, send: Callable[[httpx.AsyncClient], Any]) -> float:
-    """Seconds of CPU time: the best of the repeats, of which the first within the limit is last."""
-    best_s = math.inf
+    """Units of work: the best of the repeats, of which the first within the limit is last."""
+    best = math.inf
     async with gateway.client() as client:
         for _ in range(REPEATS):
             with gateway.meter.measuring():
                 await send(client)
-            best_s = min(best_s, gateway.meter.longest_s)
-            if best_s <= LIMIT_S:
+            best = min(best, gateway.meter.longest)
+            if best <= LIMIT:
                 break
-    return best_s
+    return best
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
@@ -143,7 +143,7 @@ async def test_request_makes_no_turn_long(gateway: Any, kind: str) -> None:
         answer = await client.post(path, content=content)
         assert answer.status_code == status, answer.text[:300]
 
-    assert await costliest_turn(gateway, send) <= LIMIT_S
+    assert await costliest_turn(gateway, send) <= LIMIT
 
 
 async def test_gzip_bomb_makes_no_turn_long(gateway: Any) -> None:
@@ -153,7 +153,7 @@ async def test_gzip_bomb_makes_no_turn_long(gateway: Any) -> None:
         answer = await client.post(CHAT, content=bomb, headers={"Content-Encoding": "gzip"})
         assert answer.status_code == 413
 
-    assert await costliest_turn(gateway, send) <= LIMIT_S
+    assert await costliest_turn(gateway, send) <= LIMIT
 
 
 async def test_listing_of_the_longest_queue_makes_no_turn_long(gateway: Any) -> None:
@@ -171,11 +171,11 @@ async def test_listing_of_the_longest_queue_makes_no_turn_long(gateway: Any) -> 
                 with gateway.meter.measuring():
                     answer = await admin.get("/admin/queue", params={"limit": 1000})
                 assert len(answer.json()["data"]) == 1000
-                turns.append(gateway.meter.longest_s)
+                turns.append(gateway.meter.longest)
         finally:
             await admin.post("/admin/engine/resume")
         assert {(await each).status_code for each in waiting} == {200}
-    assert min(turns) <= LIMIT_S
+    assert min(turns) <= LIMIT
 
 
 async def test_large_answer_is_complete(gateway: Any) -> None:
