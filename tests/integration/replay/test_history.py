@@ -19,7 +19,7 @@ from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.replay.cost.measured import served_engine
 from gateway.replay.cost.model import EngineShape
-from gateway.replay.workload.history import CHUNK_ROWS, HistoryWindow, read_history
+from gateway.replay.workload.history import HistoryWindow, read_history
 
 TUESDAY = datetime(2026, 3, 31, tzinfo=UTC)
 
@@ -116,9 +116,13 @@ async def test_window_of_several_models_is_an_error(
 
 
 async def test_more_than_one_chunk_is_read_in_order(
-    sessions: Sessions, keep: Any, a_record: Callable[..., Record]
+    sessions: Sessions,
+    keep: Any,
+    a_record: Callable[..., Record],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    count = CHUNK_ROWS + 500
+    monkeypatch.setattr("gateway.replay.workload.history.CHUNK_ROWS", 100)
+    count = 250
     await keep(
         a_record(arrived_at=TUESDAY + timedelta(seconds=n), prompt_tokens=n + 1)
         for n in reversed(range(count))

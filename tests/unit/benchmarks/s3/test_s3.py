@@ -108,7 +108,8 @@ def test_rows_compare_every_contender_with_the_maximum() -> None:
     assert "| fixed | llama-13b |" in rows_table(rows)
 
 
-def test_cell_replays_every_contender() -> None:
+def test_cell_replays_every_contender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.s3.cells.MIN_REQUESTS", 300)
     (done,) = compare([case("llama-33b", FIXED, seed=0, turnovers=1)], reservation_measures)
     assert list(done.measured) == [each.name for each in CONTENDERS]
     assert done.measured["maximum"].in_flight == pytest.approx(2, abs=0.1)

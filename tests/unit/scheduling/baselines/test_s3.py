@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.baselines.s3 import MAX_PACKING_CANDIDATES, MAX_PASSES, S3Policy
 from gateway.scheduling.requests import QueuedRequest
+from tests.properties import part_of_examples
 
 MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 PAGE = 10
@@ -68,6 +69,7 @@ def test_oldest_are_packed_by_first_fit_decreasing(
         policy.check()
 
 
+@part_of_examples(3)
 @given(
     st.integers(80, 200),
     st.lists(st.tuples(st.integers(1, 60), st.integers(1, 4), st.integers(1, 4)), min_size=1),
