@@ -7,6 +7,7 @@ database of its own there, copied from one that is migrated once.
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
@@ -60,6 +61,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 def pytest_configure(config: pytest.Config) -> None:
     """Create the folder of this run's Postgres; its path is short enough for a socket."""
     os.environ.update(ONE_THREAD | os.environ)
+    # The processes of a run read the code that the first one compiled.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     given = getattr(config, "workerinput", None)
     folder = given["postgres"] if given else tempfile.mkdtemp(prefix="lmaas-test-")
     config.stash[POSTGRES] = Path(folder)
@@ -100,16 +104,32 @@ def postgres(pytestconfig: pytest.Config) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(postgres: EmbeddedPostgres) -> str:
-    """A database of this process with this release's tables, copied from a migrated one."""
-    mine = f"test_{os.getpid()}"
+def migrated(postgres: EmbeddedPostgres) -> str:
+    """The name of a database with this release's tables, which others are copied from."""
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(0)")  # one process migrates, others wait
         if not connection.execute(FIND_MIGRATED).fetchone():
             connection.execute("CREATE DATABASE migrated")
-        migrate(url_of(postgres, "migrated"))
-        connection.execute(f"CREATE DATABASE {mine} TEMPLATE migrated")
-    return url_of(postgres, mine)
+            migrate(url_of(postgres, "migrated"))
+    return "migrated"
+
+
+@pytest.fixture(scope="session")
+def copied_database(postgres: EmbeddedPostgres, migrated: str) -> Callable[[str], str]:
+    """Makes databases with this release's tables; the address of one, by its name."""
+
+    def copy(name: str) -> str:
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated}")
+        return url_of(postgres, name)
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def postgres_url(copied_database: Callable[[str], str]) -> str:
+    """A database of this process with this release's tables."""
+    return copied_database(f"test_{os.getpid()}")
 
 
 def url_of(postgres: EmbeddedPostgres, database: str) -> str:

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.pool import QueuePool
 
 from gateway.database import errors
 from gateway.database.connection import Database
 from gateway.database.migration import migrate
-from tests.conftest import PATIENCE_S
+from tests.conftest import EMPTY, PATIENCE_S
 from tests.hanging_postgres import HangingPostgres
 
 SHORT_WAIT_S = 1.0  # the whole wait is shown end to end
@@ -25,9 +26,9 @@ def checked_out(database: Database) -> int:
     return pool.checkedout()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hanging() -> Iterator[HangingPostgres]:
-    """A migrated server for the tests of one file."""
+    """A migrated server."""
     folder = Path(tempfile.mkdtemp(prefix="lmaas-hang-"))  # a short path: a socket lies in it
     with HangingPostgres(folder) as server:
         migrate(server.url)
@@ -48,11 +49,13 @@ def suspend(hanging: HangingPostgres, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 @pytest.fixture
 async def hanging_database(hanging: HangingPostgres) -> AsyncIterator[Database]:
-    """Connections to it; after the test none is in use any more, and it answers again."""
+    """Connections to it; after the test none is in use, it answers again, and it is empty."""
     opened = await Database.open(hanging.url)
     yield opened
     hanging.recover()
     async with asyncio.timeout(PATIENCE_S):
         while checked_out(opened):
             await asyncio.sleep(0.01)
+    async with opened.engine.begin() as connection:
+        await connection.execute(text(EMPTY))
     await opened.close()

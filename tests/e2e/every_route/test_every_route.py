@@ -6,7 +6,7 @@ import os
 import random
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,9 +23,10 @@ ERROR_BODY = "#/components/schemas/ErrorBody"
 
 
 @pytest.fixture(scope="module")
-async def gateway(start_gateway: Any) -> AsyncIterator[Any]:
+async def gateway(start_gateway: Any, copied_database: Callable[[str], str]) -> AsyncIterator[Any]:
     """A gateway of its own: the requests pause it, train, change its policy and revoke its keys."""
-    started = await start_gateway("every-route").ready()
+    url = copied_database("every_route")
+    started = await start_gateway("every-route", DATABASE_URL=url).ready()
     yield started
     assert await started.stop() == 0, started.errors.read_text()
 

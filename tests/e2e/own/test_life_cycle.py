@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
@@ -12,17 +12,16 @@ import httpx
 import psutil
 import pytest
 
-from gateway.database.embedded import EmbeddedPostgres
 from tests.conftest import PATIENCE_S
 
 ENDED = ("succeeded", "failed", "cancelled")
 
 
 @pytest.fixture
-async def pair(serve: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """Two gateways; the second uses the first one's Postgres."""
-    first = await serve("first").ready()
-    url = EmbeddedPostgres(first.data_dir).url
+async def pair(serve: Any, copied_database: Callable[[str], str]) -> AsyncIterator[tuple[Any, Any]]:
+    """Two gateways with one database."""
+    url = copied_database("pair")
+    first = await serve("first", DATABASE_URL=url).ready()  # it makes the key
     second = await serve("second", DATABASE_URL=url).ready()
     yield first, second
     for gateway in (second, first):

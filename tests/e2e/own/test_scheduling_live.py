@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
@@ -53,10 +53,11 @@ async def alone(served: Any) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 @pytest.fixture(scope="module")
-async def tight(start_gateway: Any) -> AsyncIterator[Any]:
+async def tight(start_gateway: Any, copied_database: Callable[[str], str]) -> AsyncIterator[Any]:
     """A gateway whose KV memory holds few requests, and which waits for every prediction."""
     gateway = await start_gateway(
         "tight",
+        DATABASE_URL=copied_database("tight"),
         LMAAS_KV_TOKENS="768",
         LMAAS_MAX_DELAY_S="1",
         LMAAS_PREDICTION_BUDGET_MS=str(1000 * PATIENCE_S),

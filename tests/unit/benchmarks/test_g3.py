@@ -1,7 +1,7 @@
 """G3: the history that it makes, its calls, and its verdicts."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 from uuid import UUID
@@ -17,7 +17,6 @@ from benchmarks.g3.run import PARTS, targets
 from benchmarks.g3.serving import Inserts
 from benchmarks.g3.serving import row_of as retention_row
 from gateway.database.embedded import EmbeddedPostgres
-from gateway.database.migration import migrate
 from gateway.history.listing import Place
 from gateway.prediction.features.embedder_model import EmbedderModel
 
@@ -36,13 +35,10 @@ KEYS = [
 
 
 @pytest.fixture
-def url(postgres: EmbeddedPostgres) -> Iterator[str]:
+def url(postgres: EmbeddedPostgres, copied_database: Callable[[str], str]) -> Iterator[str]:
     """A migrated database of its own."""
+    yield copied_database("g3")
     with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE g3")
-        address = postgres.url.replace("/postgres?", "/g3?")
-        migrate(address)
-        yield address
         connection.execute("DROP DATABASE g3 WITH (FORCE)")
 
 
