@@ -64,6 +64,7 @@ class Clone:
             "COLUMNS": "100",
             "LMAAS_MODEL": "demo",  # no test fetches a model: this one stands in for it
             "LMAAS_MODEL_NAME": "smollm2",
+            "LMAAS_EMBEDDER": "off",  # the packaged one takes seconds to load
         }
         # A `make` around the tests would make that of the clone report the directories it is in.
         for name in ("DATABASE_URL", "MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
