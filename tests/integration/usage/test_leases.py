@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from random import Random
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -310,7 +311,7 @@ async def test_without_the_database_the_lease_lasts_and_then_hard_limits_say_so(
     with pytest.raises(DatabaseLost):
         await one.admit(20)
     account = dict(one.ledger.leased())[budget.id, None]
-    account.grant(30, 0, one.now_s)  # as if it had leased this before
+    account.grant(30, one.now_s)  # as if it had leased this before
     assert await one.admit(20)
     with pytest.raises(DatabaseLost):
         await one.admit(20)
@@ -386,6 +387,26 @@ async def test_growing_answers_of_one_gateway_never_exceed_the_budget_and_use_al
             await one.sync()
         one.now_s += 1
     assert one.outstanding in {BUDGET - 1, BUDGET}
+
+
+async def test_answers_that_grow_during_an_exchange_do_not_exceed_the_budget(
+    limit: MakeLimit, gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an exchange takes cannot be borrowed before its commit, which may take long."""
+    one = gateway(await limit())
+    first = await one.admit(30)
+    assert first
+    exchange = one.lessor._exchanger.exchange
+
+    async def growing(*given: Any) -> Any:
+        found = await exchange(*given)
+        one.grow(first, BUDGET)
+        return found
+
+    monkeypatch.setattr(one.lessor._exchanger, "exchange", growing)
+    admitted = [await one.admit(300) for _ in range(4)]
+    assert admitted[0]
+    assert one.outstanding == BUDGET
 
 
 async def test_users_have_accounts_of_their_own_under_no_name(
