@@ -108,8 +108,13 @@ class LengthPredictor:
 
     @property
     def connected(self) -> bool:
-        """Whether the process is ready."""
+        """Whether the process is ready and answers."""
         return self._client.connected
+
+    @property
+    def restarts(self) -> int:
+        """How often the process ended, and was started again."""
+        return self._client.restarts
 
     async def start(self) -> None:
         """Load recent lengths from history and start the predictor process in the background."""

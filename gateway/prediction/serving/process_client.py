@@ -31,6 +31,7 @@ from gateway.prediction.serving.frames import (
     read_reply,
 )
 from gateway.prediction.serving.heartbeat import Heartbeat
+from gateway.prediction.serving.kept_version import KeptVersion
 from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS
 
 log = structlog.get_logger()
@@ -89,8 +90,10 @@ class PredictorClient:
         self._pending: dict[int, _Pending] = {}
         self._started: list[int] = []  # numbers to send
         self._loading: dict[UUID, asyncio.Future[None]] = {}
-        self._load: LoadVersion | None = None
+        self._kept: KeptVersion | None = None
+        self._heartbeat: Heartbeat | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self.restarts = 0
 
     @property
     def pid(self) -> int | None:
@@ -99,8 +102,9 @@ class PredictorClient:
 
     @property
     def connected(self) -> bool:
-        """Whether the process is ready."""
-        return self._ready.is_set()
+        """Whether the process is ready and answers."""
+        heartbeat = self._heartbeat
+        return self._ready.is_set() and not (heartbeat and heartbeat.late)
 
     def start(self) -> None:
         """Start the process in the background."""
@@ -116,6 +120,8 @@ class PredictorClient:
             self._supervisor.cancel()
             with suppress(asyncio.CancelledError):
                 await self._supervisor
+        if self._kept is not None:
+            self._kept.close()
 
     def request_score(
         self,
@@ -168,16 +174,26 @@ class PredictorClient:
         in use.
         """
         load = LoadVersion(predictor, model_hash, artefact)
+        kept = await asyncio.to_thread(KeptVersion, load)
         if not self._ready.is_set():
-            self._load = load
+            self._keep(kept)
             return
         loaded = self._loading.setdefault(predictor, asyncio.get_running_loop().create_future())
         try:
             self._send(load)
             await loaded
+        except BaseException:
+            kept.close()
+            raise
         finally:
             self._loading.pop(predictor, None)
-        self._load = load
+        self._keep(kept)
+
+    def _keep(self, kept: KeptVersion) -> None:
+        """The next process starts with this version."""
+        if self._kept is not None:
+            self._kept.close()
+        self._kept = kept
 
     def _send(self, message: ScoreRequest | RequestsStarted | LoadVersion) -> None:
         process = self._process
@@ -202,6 +218,7 @@ class PredictorClient:
                 code = None
             if time.monotonic() - began > MAX_BACKOFF_S:
                 backoff_s = FIRST_BACKOFF_S
+            self.restarts += 1
             log.warning("predictor_process_ended", code=code, restart_in_s=backoff_s)
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
@@ -222,7 +239,7 @@ class PredictorClient:
         assert process.stdin is not None
         assert process.stdout is not None
         ping = partial(process.stdin.write, encode_frame(Ping()))
-        heartbeat = Heartbeat(ping)
+        self._heartbeat = heartbeat = Heartbeat(ping)
         watch = asyncio.create_task(_kill_hung(process, heartbeat), name="predictor heartbeat")
         try:
             while True:
@@ -230,10 +247,11 @@ class PredictorClient:
                 heartbeat.heard()
                 if isinstance(reply, Ready):
                     log.info("predictor_process_ready", after_s=round(time.monotonic() - began, 1))
-                    if self._load is None:
+                    if self._kept is None:
                         self._ready.set()
                     else:  # ready once it has loaded the version in use
-                        process.stdin.write(encode_frame(self._load))
+                        load = await asyncio.to_thread(self._kept.read)
+                        process.stdin.write(encode_frame(load))
                 else:
                     self._handle_reply(reply)
         except asyncio.IncompleteReadError:

@@ -369,6 +369,25 @@ async def test_load_of_a_version_that_hangs_ends_the_process_and_fails(
     await client.close()
 
 
+async def test_process_that_stands_still_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.1)
+    monkeypatch.setattr(heartbeat, "MAX_MISSED_BEATS", math.inf)
+    client = PredictorClient(find_embedder("off"))
+    client.start()
+    async with asyncio.timeout(PATIENCE_S):
+        await client.ready()
+        assert client.pid is not None
+        process = psutil.Process(client.pid)
+        process.suspend()
+        while client.connected:
+            await asyncio.sleep(0.05)
+        process.resume()
+        while not client.connected:
+            await asyncio.sleep(0.05)
+    await client.close()
+    assert client.restarts == 0
+
+
 def test_process_ends_with_a_killed_gateway() -> None:
     script = """
 import asyncio
