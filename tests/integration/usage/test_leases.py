@@ -18,7 +18,7 @@ from gateway.errors import DatabaseLost, LimitReached
 from gateway.generation.holds.holds import Holds, subjects_of
 from gateway.generation.request import GenerationRequest
 from gateway.limits.hold_ledger import HoldLedger
-from gateway.limits.leased_accounts import open_leased
+from gateway.limits.leased_accounts import LeasedBudget, open_leased
 from gateway.limits.limit import Kind, Limit, Quantity
 from gateway.limits.request_hold import RequestHold
 from gateway.usage.limits import lessor, shared_accounts
@@ -311,6 +311,7 @@ async def test_without_the_database_the_lease_lasts_and_then_hard_limits_say_so(
     with pytest.raises(DatabaseLost):
         await one.admit(20)
     account = dict(one.ledger.leased())[budget.id, None]
+    assert isinstance(account, LeasedBudget)
     account.grant(30, one.now_s)  # as if it had leased this before
     assert await one.admit(20)
     with pytest.raises(DatabaseLost):
