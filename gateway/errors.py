@@ -30,6 +30,7 @@ LmaasError
 │   ├── DatabaseLost
 │   ├── DeadlineUnreachable
 │   │   └── QueueTimeExceeded
+│   ├── GatewayStarting
 │   ├── QueueFull
 │   ├── ShuttingDown
 │   └── TooManyConnections
@@ -386,6 +387,16 @@ class QueueFull(Unavailable):
     remedy = (
         "Retry after `Retry-After` seconds or at another gateway. An operator can add a node, or "
         "raise `LMAAS_MAX_QUEUED_TOKENS` and `LMAAS_MAX_QUEUED_REQUESTS`."
+    )
+
+
+class GatewayStarting(Unavailable):
+    """The gateway starts: its database, or its engine's model, is not there yet."""
+
+    code = "starting"
+    remedy = (
+        "Retry after `Retry-After` seconds or at another gateway. `reason` in `GET /health/ready` "
+        "says what the start does."
     )
 
 

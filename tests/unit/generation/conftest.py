@@ -67,6 +67,9 @@ def a_request() -> Callable[..., GenerationRequest]:
     return build
 
 
+OUTAGE_S = 60.0
+
+
 class RecordingEngine:
     """Records commands and runs nothing; the test sends the engine's events."""
 
@@ -183,7 +186,7 @@ class SchedulerScene:
         self,
         a_request: Callable[..., GenerationRequest],
         tokenizer: ChatTokenizer,
-        outage_s: float = 60.0,
+        outage_s: float = OUTAGE_S,
         bounds: QueueBounds | None = None,
         client: EngineClient | None = None,
         holds: Holds | None = None,
