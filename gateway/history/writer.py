@@ -18,6 +18,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from gateway.history.audit import SpooledEntry, add_spooled
+from gateway.history.insertion import insert_rows
 from gateway.history.late_embeddings import (
     ADD,
     LateEmbeddings,
@@ -28,20 +29,17 @@ from gateway.history.late_embeddings import (
 from gateway.history.pricing import price_ids
 from gateway.history.record import Record
 from gateway.history.spool import Spool, line_of, read_sealed, set_aside
-from models import App, Instruction, RequestRecord, Tenant
+from models import App, Instruction, Tenant
 
 FLUSH_INTERVAL_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
-# Of a transaction: to send 1,000 takes 170 ms of one turn of the event loop. Several statements in
-# one transaction would lock sums of usage in an order that differs from gateway to gateway.
+# Of a transaction, so that its turns of the event loop are short. Several statements in one
+# transaction would lock sums of usage in an order that differs from gateway to gateway.
 MAX_ROWS: Final = 16
 INSERT_S: Final = 30.0
 CLOSE_S: Final = 5.0  # what is not inserted then stays in the spool
 MAX_KNOWN_INSTRUCTIONS: Final = 100_000
 KNOWN_INSTRUCTIONS_S: Final = 600.0  # then they are inserted again: some may have been erased
-
-# Returning makes it one statement for many rows, and so one update of each sum of usage.
-_INSERT: Final = insert(RequestRecord).on_conflict_do_nothing().returning(RequestRecord.id)
 
 Line = TypeVar("Line")
 
@@ -176,7 +174,7 @@ class HistoryWriter:
                 _row(record) | {"price_id": price}
                 for record, price in zip(permitted, prices, strict=True)
             ]
-            await session.execute(_INSERT, rows)
+            await insert_rows(session, rows)
             await _insert_instructions(session, instructions)
         self._known_instructions.update(instructions)
 
