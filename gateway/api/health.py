@@ -17,14 +17,18 @@ GET_AND_HEAD: Final = (HttpMethod.GET, HttpMethod.HEAD)
 class Health(Struct):
     """The state of the gateway and its parts.
 
-    `predictions` is `model`, or `untrained` without a version; `fallback` if more than 5 % of the
-    last 200 requests that waited 100 ms or longer started without the model's prediction.
+    `predictions` is `model`, or `untrained` without a version; `fallback` if no version can be
+    used, or more than 5 % of the last 200 requests that waited 100 ms or longer started without the
+    model's prediction.
+    `unusable_version` is the active version if this gateway cannot load it: the one before it, or
+    the history of lengths, predicts in its place.
     """
 
     status: str
     engine: str
     predictor: str
     predictor_version: UUID | None
+    unusable_version: UUID | None
     predictions: str
     waiting: int
     running: int
@@ -57,6 +61,7 @@ class HealthController(Controller):
             engine=_engine(scheduler.engine),
             predictor="connected" if service.predicting else "away",
             predictor_version=service.predictor_version,
+            unusable_version=service.unusable_version,
             predictions=_predictions(service),
             waiting=len(scheduler.table.waiting),
             running=len(scheduler.table.running),
@@ -66,7 +71,7 @@ class HealthController(Controller):
 
 def _predictions(service: GenerationService) -> str:
     if service.predictor_version is None:
-        return "untrained"
+        return "untrained" if service.unusable_version is None else "fallback"
     return "fallback" if service.scheduler.sources.falling_back else "model"
 
 
