@@ -232,6 +232,18 @@ class PredictorRefused(Conflict):
     )
 
 
+class PredictorBroken(InvalidRequest):
+    """The predictor version cannot be loaded, or predicts what is no length: a trial of it in a
+    process of its own failed, died or hung.
+    """
+
+    code = "predictor_broken"
+    remedy = (
+        "`message` says what happened. Export the version again, or train one with "
+        "`lmaas admin predictors train`."
+    )
+
+
 class OverLimit(LmaasError):
     """Too many unknown API keys are being looked up at the same time."""
 

@@ -35,7 +35,7 @@ from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, 
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.engine_costs import EngineCostWriter
 from gateway.history.key_uses import KeyUses
-from gateway.history.retention import HistoryRetention
+from gateway.history.retention import HistoryRetention, Kept
 from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
@@ -48,6 +48,7 @@ from gateway.prediction.lifecycle.listener import PredictorListener
 from gateway.prediction.lifecycle.log_import import LogImport, TokenCounters
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.lifecycle.trial.trial import VersionTrial
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.scheduling.policy import Options
 from gateway.served_model import Progress, ServedModel
@@ -125,7 +126,7 @@ async def running_node(
         database = await Database.open(url)
         stack.push_async_callback(database.close)
 
-        history = await _start_history(stack, database, data_dir, settings.history_days)
+        history = await _start_history(stack, database, settings)
         say("starting the length predictor")
         model = served.name
         model_hash = await asyncio.to_thread(model_fingerprint, folder)
@@ -162,8 +163,8 @@ async def running_node(
                 spent_budget=settings.spent_budget,
             ),
         )
-        workers = TextWorkers()
-        stack.callback(workers.close)
+        _account_for_history(scheduler, history)
+        stack.callback((workers := TextWorkers()).close)
         service = GenerationService(model, tokenizer, predictor, scheduler, workers)
         _start_costs(stack, database, scheduler)
         await scheduler.start()
@@ -246,14 +247,17 @@ async def _find_database(stack: AsyncExitStack, settings: Settings, say: Progres
 
 
 async def _start_history(
-    stack: AsyncExitStack, database: Database, data_dir: Path, days: float | None
+    stack: AsyncExitStack, database: Database, settings: Settings
 ) -> HistoryWriter:
     """The writer of history, with its spool in the data folder; what is too old is deleted."""
-    if days is not None:
-        retention = HistoryRetention(database.sessions, days)
-        retention.start()
-        stack.push_async_callback(retention.close)
-    history = HistoryWriter(database.sessions, data_dir / "spool")
+    spool = settings.data_folder / "spool"
+    kept = Kept(
+        history=settings.history_days, audit=settings.audit_days, set_aside=settings.set_aside_days
+    )
+    retention = HistoryRetention(database.sessions, kept, spool)
+    retention.start()
+    stack.push_async_callback(retention.close)
+    history = HistoryWriter(database.sessions, spool)
     await history.start()
     stack.push_async_callback(history.close)
     return history
@@ -271,7 +275,7 @@ async def _start_prediction(
     sessions, model, embedder = database.sessions, predictor.model, predictor.embedder
     await predictor.start()
     stack.push_async_callback(predictor.close)
-    registry = Registry(sessions, embedder=embedder.id)
+    registry = Registry(sessions, embedder=embedder.id, trial=VersionTrial(embedder))
     listener = PredictorListener(registry, predictor, url)
     await listener.start()
     stack.push_async_callback(listener.close)
@@ -295,6 +299,13 @@ async def _start_prediction(
     training.start()
     stack.push_async_callback(training.close)
     return registry, runs
+
+
+def _account_for_history(scheduler: Scheduler, history: HistoryWriter) -> None:
+    """Export what went wrong with history, and charge what a killed gateway was running."""
+    scheduler.metrics.count_history(history.counts)
+    for record in history.lost:
+        scheduler.holds.charge_lost(record)
 
 
 def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:

@@ -79,12 +79,31 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = 30.0
     history_days: Annotated[
-        Annotated[float, Meta(gt=0, le=36_500)] | None,
+        float,
         Meta(
-            description="how long the records of finished requests are kept, in days; their usage "
-            "stays; unset: for ever",
+            gt=0,
+            le=36_500,
+            description="how long the records of finished requests are kept, in days, and the "
+            "embeddings of instructions since their last use; usage stays",
         ),
-    ] = None
+    ] = 730.0
+    audit_days: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=36_500,
+            description="how long entries of the audit trail are kept, in days",
+        ),
+    ] = 1825.0
+    set_aside_days: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=36_500,
+            description="how long lines that history refused are kept in the spool's folder, in "
+            "days",
+        ),
+    ] = 90.0
     max_body_values: Annotated[
         int,
         Meta(

@@ -20,14 +20,17 @@ class Health(Struct):
     `status` is `ready`, `starting`, `stopping`, or `unavailable` while the engine takes no request;
     `reason` says why it is not ready. A part is `connected`, `away`, `held` by an operator, or
     `starting` and what it does. `predictions` is `model`, or `untrained` without a version;
-    `fallback` if more than 5 % of the last 200 requests that waited 100 ms or longer started
-    without the model's prediction.
+    `fallback` if no version can be used, or more than 5 % of the last 200 requests that waited
+    100 ms or longer started without the model's prediction. `unusable_version` is the active
+    version if this gateway cannot load it: the one before it, or the history of lengths, predicts
+    in its place.
     """
 
     status: str
     engine: str
     predictor: str
     predictor_version: UUID | None
+    unusable_version: UUID | None
     predictions: str
     waiting: int
     running: int
@@ -71,6 +74,7 @@ class HealthController(Controller):
             predictor=states["predictor"],
             database=states["database"],
             predictor_version=service.predictor_version,
+            unusable_version=service.unusable_version,
             predictions=_predictions(service),
             waiting=len(table.waiting),
             running=len(table.running),
@@ -80,5 +84,5 @@ class HealthController(Controller):
 
 def _predictions(service: GenerationService) -> str:
     if service.predictor_version is None:
-        return "untrained"
+        return "untrained" if service.unusable_version is None else "fallback"
     return "fallback" if service.scheduler.sources.falling_back else "model"

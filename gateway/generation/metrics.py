@@ -288,6 +288,14 @@ class GatewayMetrics:
         words = "Texts processed, by place: on the event loop, or in a thread; or given up."
         self.registry.register(_Counts("lmaas_texts", words, "ran", by_place))
 
+    def count_history(self, by_event: Mapping[str, int]) -> None:
+        """Export these counts, read at each scrape. Call it once."""
+        words = (
+            "What went wrong with history: requests lost with a killed gateway, failed writes of "
+            "the journal and the spool, lines set aside."
+        )
+        self.registry.register(_Counts("lmaas_history_events", words, "event", by_event))
+
     def gauge(self, name: str, value: float | None, documentation: str) -> None:
         """Set a gauge; None becomes NaN."""
         if name not in self._gauges:

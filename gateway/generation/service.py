@@ -106,6 +106,11 @@ class GenerationService:
         return self._predictor.active
 
     @property
+    def unusable_version(self) -> UUID | None:
+        """The version that should be in use and cannot be loaded; None without one."""
+        return self._predictor.unusable
+
+    @property
     def drift(self) -> DriftMonitor:
         """The quality of this gateway's newest predictions."""
         return self._predictor.drift

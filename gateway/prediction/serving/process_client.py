@@ -5,6 +5,7 @@ import itertools
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -47,6 +48,7 @@ ENVIRONMENT: Final = {  # read by libraries at import
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
 REPLY_TIMEOUT_S: Final = 10.0  # late scores revise what runs; training needs the text vectors
+MAX_LOADS: Final = 3  # of a version: how often the process may end before it has predicted
 MAX_UNSENT_BYTES: Final = 1 << 20  # backlog above which requests are refused
 
 OnReply: TypeAlias = Callable[[ScoreReply | None], None]
@@ -79,10 +81,15 @@ class PredictorClient:
     """One supervised predictor process; if it dies, the loading of a version fails.
 
     A process that hangs is killed and restarted. `embedder` makes the embeddings, by default the
-    packaged model.
+    packaged model. A version with which the process has ended `MAX_LOADS` times before it predicted
+    anything is broken: the one before it is restored, and `on_broken` is called with both ids.
     """
 
-    def __init__(self, embedder: EmbedderModel | None = None) -> None:
+    def __init__(
+        self,
+        embedder: EmbedderModel | None = None,
+        on_broken: Callable[[UUID, UUID | None], None] | None = None,
+    ) -> None:
         self.embedder = embedder or packaged_embedder()
         self._numbers = itertools.count()
         self._process: Process | None = None
@@ -90,7 +97,11 @@ class PredictorClient:
         self._pending: dict[int, _Pending] = {}
         self._started: list[int] = []  # numbers to send
         self._loading: dict[UUID, asyncio.Future[None]] = {}
-        self._kept: KeptVersion | None = None
+        self._load: KeptVersion | None = None  # what a new process begins with
+        self._proven: KeptVersion | None = None  # the last that has predicted
+        self._on_trial: KeptVersion | None = None  # it was sent, and has predicted nothing yet
+        self._failed_loads: Counter[tuple[UUID, bytes]] = Counter()
+        self._on_broken = on_broken
         self._heartbeat: Heartbeat | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self.restarts = 0
@@ -120,8 +131,6 @@ class PredictorClient:
             self._supervisor.cancel()
             with suppress(asyncio.CancelledError):
                 await self._supervisor
-        if self._kept is not None:
-            self._kept.close()
 
     def request_score(
         self,
@@ -170,30 +179,27 @@ class PredictorClient:
     async def load(self, predictor: UUID, model_hash: str, artefact: bytes) -> None:
         """Switch the process to a version, which also holds after a restart.
 
-        Without a process the next one starts with it. PredictorRefused leaves the previous version
-        in use.
+        Without a process the next one starts with it. PredictorRefused, if it is broken too, leaves
+        the previous version in use.
         """
         load = LoadVersion(predictor, model_hash, artefact)
         kept = await asyncio.to_thread(KeptVersion, load)
+        if self._failed_loads[kept.identity] >= MAX_LOADS:
+            raise PredictorRefused(
+                f"the predictor process ended {MAX_LOADS} times with this version, which had not "
+                "predicted anything"
+            )
         if not self._ready.is_set():
-            self._keep(kept)
+            self._load = kept
             return
         loaded = self._loading.setdefault(predictor, asyncio.get_running_loop().create_future())
         try:
             self._send(load)
+            self._on_trial = kept
             await loaded
-        except BaseException:
-            kept.close()
-            raise
         finally:
             self._loading.pop(predictor, None)
-        self._keep(kept)
-
-    def _keep(self, kept: KeptVersion) -> None:
-        """The next process starts with this version."""
-        if self._kept is not None:
-            self._kept.close()
-        self._kept = kept
+        self._load = kept
 
     def _send(self, message: ScoreRequest | RequestsStarted | LoadVersion) -> None:
         process = self._process
@@ -247,31 +253,38 @@ class PredictorClient:
                 heartbeat.heard()
                 if isinstance(reply, Ready):
                     log.info("predictor_process_ready", after_s=round(time.monotonic() - began, 1))
-                    if self._kept is None:
+                    if self._load is None:
                         self._ready.set()
                     else:  # ready once it has loaded the version in use
-                        load = await asyncio.to_thread(self._kept.read)
+                        kept = self._load
+                        load = await asyncio.to_thread(kept.read)
                         process.stdin.write(encode_frame(load))
+                        self._on_trial = kept
                 else:
                     self._handle_reply(reply)
         except asyncio.IncompleteReadError:
+            self._count_failed_load()
             return await process.wait()
         finally:
             watch.cancel()
             self._ready.clear()
-            self._process = None
+            self._process = self._on_trial = None
             self._fail_pending()
             await end_child(process)
 
     def _handle_reply(self, reply: PredictorReply) -> None:
         match reply:
             case ScoreReply(number=number, last=last):
+                if reply.scored is not None and self._on_trial is not None:
+                    self._passed(reply.scored.predictor)
                 pending = self._pending.pop(number) if last else self._pending[number]
                 pending.receive(reply)
             case RequestDropped(number=number):
                 self._pending.pop(number).receive(None)
             case VersionLoaded(predictor=predictor, error=error):
                 self._ready.set()
+                if error is not None:
+                    self._on_trial = None
                 loaded = self._loading.get(predictor)
                 if loaded is None or loaded.done():
                     report = log.info if error is None else log.error
@@ -282,6 +295,32 @@ class PredictorClient:
                     loaded.set_exception(PredictorRefused(error))
             case Ready() | Pong():
                 pass
+
+    def _passed(self, predictor: UUID) -> None:
+        """A version has predicted."""
+        load = self._on_trial
+        if load is not None and load.predictor == predictor:
+            self._proven, self._on_trial = load, None
+            del self._failed_loads[load.identity]
+
+    def _count_failed_load(self) -> None:
+        """The process has ended: with a version that has predicted nothing, that may be why."""
+        load = self._on_trial
+        if load is None:
+            return
+        identity = load.identity
+        self._failed_loads[identity] += 1
+        log.warning(
+            "predictor_version_load_failed",
+            predictor=str(load.predictor),
+            tries=self._failed_loads[identity],
+        )
+        if load is self._load and self._failed_loads[identity] >= MAX_LOADS:
+            self._load = self._proven if self._proven is not load else None
+            log.error("predictor_version_broken", predictor=str(load.predictor))
+            if self._on_broken is not None:
+                before = None if self._load is None else self._load.predictor
+                self._on_broken(load.predictor, before)
 
     def _fail_pending(self) -> None:
         pending, self._pending = self._pending, {}

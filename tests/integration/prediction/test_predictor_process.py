@@ -247,11 +247,13 @@ async def test_damaged_artefact_is_refused_and_the_previous_stays(
 ) -> None:
     version = uuid4()
     await predictor.activate(version, artefact)
-    damaged = artefact[:-1] + bytes([artefact[-1] ^ 1])
+    damaged, other = artefact[:-1] + bytes([artefact[-1] ^ 1]), uuid4()
     with pytest.raises(PredictorRefused, match="damaged"):
-        await predictor.activate(uuid4(), damaged)
-    assert predictor.active == version
+        await predictor.activate(other, damaged)
+    assert (predictor.active, predictor.unusable) == (version, other)
     assert (await predictor.predict_by_model(a_prediction_request())).newest.predictor == version
+    await predictor.activate(version, artefact)
+    assert predictor.unusable is None
 
 
 async def test_process_refuses_an_unreadable_version(

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ from gateway.database.errors import Sessions
 from gateway.errors import DatabaseLost, LimitReached
 from gateway.generation.holds.holds import Holds, subjects_of
 from gateway.generation.request import GenerationRequest
+from gateway.history.record import Record
 from gateway.limits.hold_ledger import HoldLedger
 from gateway.limits.leased_accounts import LeasedBudget, open_leased
 from gateway.limits.limit import Kind, Limit, Quantity
@@ -262,6 +263,27 @@ async def test_budget_begins_again_with_its_period(
     one.now_s += 86_400
     assert await one.admit(BUDGET)
     assert (await shared(sessions))[0] == 0
+
+
+async def test_what_a_killed_gateway_had_delivered_counts_in_the_period_of_its_arrival(
+    sessions: Sessions, limit: MakeLimit, gateway: MakeGateway, a_record: Callable[..., Record]
+) -> None:
+    budget = await limit()
+    killed = gateway(budget)
+    assert await killed.admit(100)
+    await killed.sync()
+    await killed.kill()
+    await expire(sessions)
+    following = gateway(budget)
+    now = datetime.fromtimestamp(NOON_S, UTC)
+    for arrived, tokens in ((now, 5), (now, 0), (now - timedelta(days=1), 50)):
+        following.holds.charge_lost(
+            a_record(arrived_at=arrived, prompt_tokens=20, generation_tokens=tokens)
+        )
+    await following.sync()
+    assert await following.admit(BUDGET - 24) is None
+    following.now_s += 1
+    assert await following.admit(BUDGET - 25)
 
 
 async def test_limit_of_a_minute_is_one_bucket_of_all_gateways(

@@ -79,6 +79,18 @@ async def test_requests_fail_after_a_long_outage(
     await asyncio.wait_for(waiting.wait_for_end(), 10)
     assert isinstance(running.error, EngineLost)
     assert isinstance(waiting.error, EngineLost)
+    assert [record.finish_reason for record in scene.outcomes.records] == ["error", "error"]
+
+
+async def test_start_is_noted_with_its_batch_before_the_engine_has_it_and_a_line_is_not(
+    scene: SchedulerScene,
+) -> None:
+    scene.connect()
+    interactive, line = scene.request(), scene.request(lane="batch")
+    await scene.enqueue(interactive, line)
+    (noted,) = scene.outcomes.noted
+    assert (noted.id, noted.batch_id) == (interactive.id, interactive.trace.batch)
+    assert (noted.generation_tokens, noted.queued_s is None) == (0, False)
 
 
 def starting(scene: SchedulerScene, epoch: str, at_s: float) -> None:
@@ -216,7 +228,7 @@ async def test_stopping_ends_all_requests_with_an_error(scene: SchedulerScene) -
     waiting = scene.request()
     await scene.enqueue(waiting)
     scene.scheduler.cancel_all(ShuttingDown("bye"))
-    assert [r.finish_reason for r in (running, waiting)] == ["cancelled", "cancelled"]
+    assert [r.finish_reason for r in (running, waiting)] == ["error", "error"]
     assert (scene.waiting, scene.running) == (0, 0)
 
 

@@ -116,8 +116,8 @@ WAYS_OUT: dict[str, tuple[Callable[[SchedulerScene, RequestState], object], int]
         0,
     ),
     "disconnect": (lambda scene, state: scene.scheduler.cancel(state), PROMPT + 4),
-    "engine lost": (lambda scene, _: scene.scheduler.cancel_all(EngineLost("lost")), PROMPT + 4),
-    "shutdown": (lambda scene, _: scene.scheduler.cancel_all(ShuttingDown("stops")), PROMPT + 4),
+    "engine lost": (lambda scene, _: scene.scheduler.cancel_all(EngineLost("lost")), 0),
+    "shutdown": (lambda scene, _: scene.scheduler.cancel_all(ShuttingDown("stops")), 0),
     "operator": (
         lambda scene, state: scene.scheduler.cancel_request(state.id, by="ada"),
         PROMPT + 4,

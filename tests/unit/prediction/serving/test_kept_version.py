@@ -15,7 +15,6 @@ def test_version_is_read_again_as_often_as_processes_start() -> None:
     kept = KeptVersion(LOAD)
     assert kept._load.artefact == b""
     assert [kept.read(), kept.read()] == [LOAD, LOAD]
-    kept.close()
 
 
 def test_full_disk_leaves_it_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
