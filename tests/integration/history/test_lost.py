@@ -5,9 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID
 
+import pytest
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from gateway.database.errors import Sessions
+from gateway.history import writer as history_writer
 from gateway.history.journal import journals
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
@@ -100,3 +103,25 @@ async def test_lost_request_counts_as_delivered_and_without_a_token_as_nothing(
     usages = RequestUsages(sessions)
     found = [await usages.find(record.id, TENANT) for record in (sent, unsent)]
     assert [(each.prompt_tokens, each.generation_tokens) for each in found] == [(100, 7), (0, 0)]
+
+
+async def test_full_disk_without_a_database_takes_bounded_memory(
+    sessions: Sessions,
+    tmp_path: Path,
+    a_record: Callable[..., Record],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history_writer, "MAX_UNSPOOLED", 2)
+    writer = HistoryWriter(sessions, tmp_path)
+    full = tmp_path / "000000000001.jsonl"
+    full.symlink_to("/dev/full")
+    records = [a_record(id=new_id()) for _ in range(5)]
+    with capture_logs() as logs:
+        for record in records:
+            writer.record(record)
+    writer._spool.seal()
+    full.unlink()
+    assert (writer.counts["spool_failed"], writer.counts["dropped"]) == (5, 3)
+    assert [each["event"] for each in logs] == ["spool_failed", "history_dropped"]
+    await writer.flush()
+    assert (await rows(sessions)).keys() == {record.id for record in records[:2]}
