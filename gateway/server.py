@@ -19,7 +19,6 @@ from gateway.api.request_id import IdentifyingApp
 from gateway.errors import GatewayStarting
 from gateway.settings import Settings
 
-BACKLOG: Final = 2048
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first
 CLOSE_GRACE_S: Final = 3  # after the drain, to send final events to clients whose answers were cut
 
@@ -62,7 +61,6 @@ def build_server(settings: Settings, front: Front, metrics: HttpMetrics) -> Serv
             server_header=False,
             timeout_graceful_shutdown=math.ceil(settings.drain_s) + CLOSE_GRACE_S,
             timeout_keep_alive=KEEP_ALIVE_S,
-            backlog=BACKLOG,
         )
     )
 

@@ -211,6 +211,8 @@ class PredictorClient:
             and transport.get_write_buffer_size() > MAX_UNSENT_BYTES
         ):
             raise Unavailable("the predictor process does not keep up")
+        if transport.is_closing():
+            raise Unavailable("the predictor process has ended")
         process.stdin.write(encode_frame(message))
 
     async def _supervise(self) -> None:
@@ -244,8 +246,7 @@ class PredictorClient:
         self._process = process
         assert process.stdin is not None
         assert process.stdout is not None
-        ping = partial(process.stdin.write, encode_frame(Ping()))
-        self._heartbeat = heartbeat = Heartbeat(ping)
+        self._heartbeat = heartbeat = Heartbeat(partial(_ping, process.stdin))
         watch = asyncio.create_task(_kill_hung(process, heartbeat), name="predictor heartbeat")
         try:
             while True:
@@ -329,6 +330,12 @@ class PredictorClient:
         for loading in self._loading.values():
             if not loading.done():
                 loading.set_exception(Unavailable("the predictor process ended"))
+
+
+def _ping(pipe: asyncio.StreamWriter) -> None:
+    """Ask for a sign of life; not where the pipe is closed, since the end is noticed anyway."""
+    if not pipe.is_closing():
+        pipe.write(encode_frame(Ping()))
 
 
 async def _kill_hung(process: Process, heartbeat: Heartbeat) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -19,7 +19,6 @@ from gateway.prediction.features.text_encoder import TextEncoder
 from gateway.prediction.messages import Stage
 from gateway.prediction.model.artefact import decode
 from gateway.prediction.model.inputs import ModelInputs, unpack_vector
-from gateway.prediction.model.length_model import LengthModel
 from gateway.prediction.serving.frames import (
     LoadVersion,
     Ping,
@@ -31,6 +30,9 @@ from gateway.prediction.serving.frames import (
     VersionScore,
 )
 from gateway.prediction.work_limits import WorkLimits
+
+if TYPE_CHECKING:
+    from gateway.prediction.model.length_model import LengthModel
 
 log = structlog.get_logger()
 
@@ -68,6 +70,9 @@ class Scorer:
 
     def load(self, command: LoadVersion) -> VersionLoaded:
         """Switch to a version; a refused one leaves the previous in use."""
+        # Imported with the first version: LightGBM takes a second.
+        from gateway.prediction.model.length_model import LengthModel  # noqa: PLC0415
+
         try:
             artefact = decode(
                 command.artefact,
@@ -147,7 +152,7 @@ class Scorer:
 
     def _scores(
         self,
-        version: tuple[UUID, LengthModel] | None,
+        version: "tuple[UUID, LengthModel] | None",
         encoded: Sequence[EncodedRequest],
         instructions: Sequence[bytes | None],
         inputs: Sequence[bytes | None],
