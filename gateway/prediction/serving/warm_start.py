@@ -16,6 +16,7 @@ from models import RequestRecord
 
 MAX_ROWS: Final = 20_000
 ROWS_PER_TURN: Final = 250  # of the event loop; they take about 2 ms
+NOT_FORCED: Final = RequestRecord.forced.is_not(True)
 
 
 class HistoryRow(Struct, frozen=True):
@@ -39,7 +40,7 @@ async def recent_outcomes(
 ) -> list[HistoryRow]:
     """The newest `limit` outcomes of a model, oldest first; of one version, if given.
 
-    Those of interactive requests, or with `batch` those of batch jobs' lines.
+    Those of interactive requests, or with `batch` those of batch jobs' lines; no forced lengths.
     """
     newest = (
         select(
@@ -56,7 +57,7 @@ async def recent_outcomes(
             RequestRecord.prediction_source,
             RequestRecord.first_scored,
         )
-        .where(RequestRecord.model == model, of_lane(batch=batch))
+        .where(RequestRecord.model == model, of_lane(batch=batch), NOT_FORCED)
         .order_by(RequestRecord.arrived_at.desc())
         .limit(limit)
     )
@@ -92,7 +93,7 @@ async def newest_start(sessions: Sessions, model: str, limit: int) -> datetime:
     """Arrival of the oldest among the newest `limit` outcomes; the Unix epoch without any."""
     newest = (
         select(RequestRecord.arrived_at)
-        .where(RequestRecord.model == model, of_lane(batch=False))
+        .where(RequestRecord.model == model, of_lane(batch=False), NOT_FORCED)
         .order_by(RequestRecord.arrived_at.desc())
         .limit(limit)
         .subquery()
@@ -108,6 +109,7 @@ async def count_since(sessions: Sessions, model: str, since: datetime | None, *,
         RequestRecord.model == model,
         RequestRecord.prediction_source != IMPORTED,
         of_lane(batch=False),
+        NOT_FORCED,
     )
     if since is not None:
         rows = rows.where(RequestRecord.arrived_at > since)
