@@ -460,6 +460,7 @@ def _question(request: GenerationRequest, encoded: EncodedText, limit: int) -> P
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
         batch=request.lane == "batch",
+        form=request.form,
     )
 
 

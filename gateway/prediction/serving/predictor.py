@@ -152,6 +152,7 @@ class LengthPredictor:
                 user_input=head_and_tail(user_input),
                 features=vector.tobytes(),
                 embed=not request.batch,  # training leaves lines of batch jobs out
+                form=request.form,
                 on_reply=partial(self._replied, opened, learned),
             )
             opened.expect_model(due=self._active is not None)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, select
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.history.record import BATCH_TIER
 from gateway.prediction.features.length_history import LengthOutcome
-from gateway.prediction.messages import IMPORTED
+from gateway.prediction.messages import IMPORTED, known_form
 from models import RequestRecord
 
 MAX_ROWS: Final = 20_000
@@ -56,6 +56,7 @@ async def recent_outcomes(
             RequestRecord.features,
             RequestRecord.prediction_source,
             RequestRecord.first_scored,
+            RequestRecord.form,
         )
         .where(RequestRecord.model == model, of_lane(batch=batch), NOT_FORCED)
         .order_by(RequestRecord.arrived_at.desc())
@@ -75,7 +76,15 @@ async def recent_outcomes(
 def _history_rows(rows: Sequence[Any]) -> list[HistoryRow]:
     return [
         HistoryRow(
-            LengthOutcome(tenant, app, user, tokens, censored, ended_at(arrived, response_s)),
+            LengthOutcome(
+                tenant,
+                app,
+                user,
+                tokens,
+                censored,
+                ended_at(arrived, response_s),
+                known_form(form),
+            ),
             predictor,
             version,
             vector,
@@ -84,7 +93,7 @@ def _history_rows(rows: Sequence[Any]) -> list[HistoryRow]:
         )
         for (
             tenant, app, user, tokens, censored, arrived, response_s, predictor, version, vector,
-            source, first_scored,
+            source, first_scored, form,
         ) in rows
     ]  # fmt: skip
 
