@@ -74,7 +74,11 @@ class RequestRecord(Base):
     temperature: Mapped[float]
     top_p: Mapped[float]
 
-    # The prediction. Feature version 0: erased, or not stored because the tenant opted out.
+    # Free, JSON or tool: see `gateway.prediction.messages.Form`. Null in rows of earlier releases.
+    form: Mapped[str | None]
+
+    # The prediction. Feature version 0: erased, or not stored: the tenant opted out, or the length
+    # was forced.
     quantiles: Mapped[list[float]]
     prediction_source: Mapped[str]
     predictor_id: Mapped[UUID | None]
@@ -90,6 +94,7 @@ class RequestRecord(Base):
     generation_tokens: Mapped[int]
     finish_reason: Mapped[str]
     censored: Mapped[bool]
+    forced: Mapped[bool | None]  # by the request's parameters: the length says nothing of the text
     policy: Mapped[str]
     batch_id: Mapped[str | None]
     batch_size: Mapped[int | None]

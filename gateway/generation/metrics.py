@@ -254,7 +254,7 @@ class GatewayMetrics:
         self._response.observe(state.finished_s - state.arrived_s)
         if state.first_token_s is not None:
             self._first.observe(state.first_token_s - state.arrived_s)
-        if outcome == "stop":
+        if outcome == "stop" and not state.forced:
             self._error.observe(abs(state.prediction.median - generated))
 
     def fallback(self, reason: str | None) -> None:

@@ -159,6 +159,16 @@ class RequestState:
         return self.request.least_tokens(self.max_tokens)
 
     @property
+    def forced(self) -> bool:
+        """Whether the request's parameters forced the length: it says nothing of the text.
+
+        The model's own end was ignored, or came as soon as `min_tokens` allowed it: it may have
+        been due long before.
+        """
+        least = self.request.sampling.min_tokens
+        return self.request.stops.ignore_eos or 0 < least >= len(self.tokens)
+
+    @property
     def mean_logprob(self) -> float:
         """Mean log probability of the answer's tokens; 0 without any."""
         scored = self.answer.logprobs

@@ -4,6 +4,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -19,7 +20,7 @@ from gateway.errors import (
     ShuttingDown,
     shortened,
 )
-from gateway.generation.grammar.calls import call_grammar
+from gateway.generation.grammar.calls import argument_grammars, call_grammar
 from gateway.generation.grammar.checker import GrammarChecker
 from gateway.generation.request import Ceiling, GenerationRequest, RecordKey, answer_limit
 from gateway.generation.request_state import RequestState, predicted_tokens
@@ -35,6 +36,7 @@ from models.base import new_id
 
 CHARACTER_US: Final = 1  # CPU time to encode a character: 0.3 to 1.6 µs, from words to noise
 MESSAGE_US: Final = 16  # to render a message and to encode its markup
+MAX_SUSPECTS: Final = 32  # functions that are compiled alone to find one that is at fault
 
 
 class EncodedText(Struct, frozen=True):
@@ -142,11 +144,7 @@ class GenerationService:
         encoded = await self._encode(request, info)
         _check_prompt(encoded.prompt, request, info)
         if encoded.grammar is not None:
-            use = request.tools
-            param = use.param if use and not request.grammar else request.grammar_param
-            await self._grammars.check(
-                request.caller.tenant_id.hex, encoded.grammar, info, param=param
-            )
+            await self._check_grammar(request, encoded.grammar, info)
         limit = answer_limit(
             len(encoded.prompt),
             request.max_tokens,
@@ -161,6 +159,20 @@ class GenerationService:
                 param="min_tokens",
             )
         return encoded, _question(request, encoded, limit)
+
+    async def _check_grammar(
+        self, request: GenerationRequest, grammar: Grammar, info: EngineInfo
+    ) -> None:
+        """Errors as of `GrammarChecker.check`, with the function that is at fault, if one is."""
+        tenant, use = request.caller.tenant_id.hex, request.tools
+        param = use.param if use and not request.grammar else request.grammar_param
+        try:
+            await self._grammars.check(tenant, grammar, info, param=param)
+        except InvalidRequest:
+            parts = () if use is None else argument_grammars(use)
+            for place, part in islice(parts, MAX_SUSPECTS):
+                await self._grammars.check(tenant, part, info, param=place)
+            raise
 
     async def start(
         self, request: GenerationRequest, grew: asyncio.Event | None = None
@@ -448,6 +460,7 @@ def _question(request: GenerationRequest, encoded: EncodedText, limit: int) -> P
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
         batch=request.lane == "batch",
+        form=request.form,
     )
 
 

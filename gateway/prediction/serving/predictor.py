@@ -158,6 +158,7 @@ class LengthPredictor:
                 user_input=head_and_tail(user_input),
                 features=vector.tobytes(),
                 embed=not request.batch,  # training leaves lines of batch jobs out
+                form=request.form,
                 on_reply=partial(self._replied, opened, learned),
             )
             opened.expect_model(due=self._active is not None)
@@ -187,12 +188,13 @@ class LengthPredictor:
     def observe(self, record: Record, opened: OpenPrediction | None = None) -> None:
         """Learn from a finished request: length history, drift, adaptation of its version.
 
+        A forced length teaches nothing.
         `opened` is its prediction, if this gateway made it. The record has the newest prediction
         that came before the end. Where the first score comes later, the version learns from the
         outcome then: otherwise it would learn from long answers alone. The length history is
         calibrated by every outcome that it made a prediction for.
         """
-        if record.model != self.model:
+        if record.model != self.model or record.forced:
             return
         learned = self._batch if record.batch else self._interactive
         row = row_of(record)

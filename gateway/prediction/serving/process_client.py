@@ -17,6 +17,7 @@ import structlog
 from gateway.child_process import child_environment, end_child
 from gateway.errors import PredictorRefused, Unavailable
 from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
+from gateway.prediction.messages import FREE, Form
 from gateway.prediction.serving.frames import (
     LoadVersion,
     Ping,
@@ -141,6 +142,7 @@ class PredictorClient:
         user_input: str,
         features: bytes,
         embed: bool = True,
+        form: Form = FREE,
         on_reply: OnReply | None = None,
     ) -> FirstReply:
         """Send a request. Unavailable if the process is not ready or its backlog is too large.
@@ -152,7 +154,15 @@ class PredictorClient:
         deadline_s = time.monotonic() + REPLY_TIMEOUT_S
         self._send(
             ScoreRequest(
-                number, deadline_s, app, instruction_hash, instruction, user_input, features, embed
+                number,
+                deadline_s,
+                app,
+                instruction_hash,
+                instruction,
+                user_input,
+                features,
+                embed,
+                form,
             )
         )
         first = FirstReply(loop=asyncio.get_running_loop())

@@ -18,7 +18,7 @@ from gateway.prediction.features.features import from_bytes
 from gateway.prediction.features.text_encoder import TextEncoder
 from gateway.prediction.messages import Stage
 from gateway.prediction.model.artefact import decode
-from gateway.prediction.model.inputs import ModelInputs, unpack_vector
+from gateway.prediction.model.inputs import ModelInputs, form_codes, unpack_vector
 from gateway.prediction.serving.frames import (
     LoadVersion,
     Ping,
@@ -169,6 +169,7 @@ class Scorer:
             instruction_of=np.arange(len(encoded)),
             text=np.stack([each.text for each in encoded]).astype(np.float32),
             sentences=np.stack([unpack_vector(row, dims) for row in inputs]),
+            forms=form_codes([each.request.form for each in encoded]),
         )
         try:
             scored = model.predict(read)

@@ -19,11 +19,12 @@ from gateway.prediction.features.features import (
     is_finite,
 )
 from gateway.prediction.features.length_history import LengthOutcome
-from gateway.prediction.messages import IMPORTED
+from gateway.prediction.messages import IMPORTED, known_form
 from models import RequestRecord
 
 MAX_ROWS: Final = 20_000
 ROWS_PER_TURN: Final = 250  # of the event loop; they take about 2 ms
+NOT_FORCED: Final = RequestRecord.forced.is_not(True)
 
 log = structlog.get_logger()
 
@@ -49,8 +50,8 @@ async def recent_outcomes(
 ) -> list[HistoryRow]:
     """The newest `limit` outcomes of a model, oldest first; of one version, if given.
 
-    Those of interactive requests, or with `batch` those of batch jobs' lines. Rows with numbers
-    that cannot be are left out.
+    Those of interactive requests, or with `batch` those of batch jobs' lines. Forced lengths, and
+    rows with numbers that cannot be, are left out.
     """
     newest = (
         select(
@@ -66,8 +67,9 @@ async def recent_outcomes(
             RequestRecord.features,
             RequestRecord.prediction_source,
             RequestRecord.first_scored,
+            RequestRecord.form,
         )
-        .where(RequestRecord.model == model, of_lane(batch=batch))
+        .where(RequestRecord.model == model, of_lane(batch=batch), NOT_FORCED)
         .order_by(RequestRecord.arrived_at.desc())
         .limit(limit)
     )
@@ -99,7 +101,15 @@ def _is_usable(row: HistoryRow) -> bool:
 def _history_rows(rows: Sequence[Any]) -> list[HistoryRow]:
     return [
         HistoryRow(
-            LengthOutcome(tenant, app, user, tokens, censored, ended_at(arrived, response_s)),
+            LengthOutcome(
+                tenant,
+                app,
+                user,
+                tokens,
+                censored,
+                ended_at(arrived, response_s),
+                known_form(form),
+            ),
             predictor,
             version,
             vector,
@@ -108,7 +118,7 @@ def _history_rows(rows: Sequence[Any]) -> list[HistoryRow]:
         )
         for (
             tenant, app, user, tokens, censored, arrived, response_s, predictor, version, vector,
-            source, first_scored,
+            source, first_scored, form,
         ) in rows
     ]  # fmt: skip
 
@@ -117,7 +127,7 @@ async def newest_start(sessions: Sessions, model: str, limit: int) -> datetime:
     """Arrival of the oldest among the newest `limit` outcomes; the Unix epoch without any."""
     newest = (
         select(RequestRecord.arrived_at)
-        .where(RequestRecord.model == model, of_lane(batch=False))
+        .where(RequestRecord.model == model, of_lane(batch=False), NOT_FORCED)
         .order_by(RequestRecord.arrived_at.desc())
         .limit(limit)
         .subquery()
@@ -133,6 +143,7 @@ async def count_since(sessions: Sessions, model: str, since: datetime | None, *,
         RequestRecord.model == model,
         RequestRecord.prediction_source != IMPORTED,
         of_lane(batch=False),
+        NOT_FORCED,
     )
     if since is not None:
         rows = rows.where(RequestRecord.arrived_at > since)

@@ -15,6 +15,7 @@ MIN_TRAINING_ROWS: Final = 100  # complete answers
 # A row has the first of these reasons that applies to it.
 REASONS: Final = {
     "opted_out": "of tenants that opted out of learning",
+    "forced": "with a length forced by ignore_eos or min_tokens",
     "erased": "stored without features (erased, or the tenant had opted out)",
     "other_release": "with features of another release",
     "too_old": "older than that",
@@ -30,6 +31,7 @@ _COUNT: Final = text("""
         SELECT CASE
             WHEN model <> :model THEN 'other_model'
             WHEN tenant_id IN (SELECT id FROM tenants WHERE NOT learning) THEN 'opted_out'
+            WHEN forced THEN 'forced'
             WHEN feature_version = 0 THEN 'erased'
             WHEN feature_version <> :version THEN 'other_release'
             WHEN arrived_at < :since THEN 'too_old'

@@ -23,8 +23,8 @@ from gateway.prediction.features.features import (
     is_finite,
 )
 from gateway.prediction.features.text_encoder import TEXT_DIMS
-from gateway.prediction.messages import IMPORTED
-from gateway.prediction.model.inputs import ModelInputs, unpack_vector
+from gateway.prediction.messages import IMPORTED, Form, known_form
+from gateway.prediction.model.inputs import ModelInputs, form_codes, unpack_vector
 from gateway.prediction.training.sampling import draw_rows
 from gateway.quantiles import LEVELS, Bools, Floats
 from models import Instruction, RequestRecord
@@ -150,6 +150,7 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
             RequestRecord.quantiles,
             RequestRecord.prediction_source,
             RequestRecord.arrived_at,
+            RequestRecord.form,
         )
         # An id has one arrival time, so pairs need not be compared.
         .where(
@@ -220,6 +221,7 @@ class _Columns:
         self._served = array("d")
         self._numbers = array("d")  # instruction, tokens, censored, max_tokens, weight, live
         self._arrived: list[datetime] = []
+        self._forms: list[Form] = []
 
     def add(self, row: Any, weight: float) -> None:
         """Append a row of `_fetch`."""
@@ -233,6 +235,7 @@ class _Columns:
         self._numbers.extend((number, row.generation_tokens, row.censored, row.max_tokens, weight))
         self._numbers.append(row.prediction_source != IMPORTED)
         self._arrived.append(row.arrived_at)
+        self._forms.append(known_form(row.form))
 
     def samples(self, instructions: dict[bytes, bytes]) -> Samples:
         numbers = np.array(self._numbers).reshape(-1, 6)
@@ -249,6 +252,7 @@ class _Columns:
                 instruction_of=numbers[:, 0].astype(np.intp),
                 text=texts.reshape(-1, TEXT_DIMS).astype(np.float32),
                 sentences=sentences.reshape(-1, dims).astype(np.float32),
+                forms=form_codes(self._forms),
             ),
             tokens=numbers[:, 1],
             censored=numbers[:, 2].astype(np.bool_),
