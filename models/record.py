@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index, false, text
+from sqlalchemy import Index, false, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -74,7 +74,11 @@ class RequestRecord(Base):
     temperature: Mapped[float]
     top_p: Mapped[float]
 
-    # The prediction. Feature version 0: erased, or not stored because the tenant opted out.
+    # Free, JSON or tool: see `gateway.prediction.messages.Form`. Null in rows of earlier releases.
+    form: Mapped[str | None]
+
+    # The prediction. Feature version 0: erased, or not stored: the tenant opted out, or the length
+    # was forced.
     quantiles: Mapped[list[float]]
     prediction_source: Mapped[str]
     predictor_id: Mapped[UUID | None]
@@ -90,6 +94,7 @@ class RequestRecord(Base):
     generation_tokens: Mapped[int]
     finish_reason: Mapped[str]
     censored: Mapped[bool]
+    forced: Mapped[bool | None]  # by the request's parameters: the length says nothing of the text
     policy: Mapped[str]
     batch_id: Mapped[str | None]
     batch_size: Mapped[int | None]
@@ -122,11 +127,13 @@ class RequestRecord(Base):
 class Instruction(Base):
     """The embedding of an instruction, stored once per embedder, under the instruction's SHA-256.
 
-    The embedder of rows of earlier releases is ''.
+    The embedder of rows of earlier releases is ''. `used_at` is within a day of its last use.
     """
 
     __tablename__ = "instructions"
+    __table_args__ = (Index(None, "used_at"),)
 
     hash: Mapped[bytes] = mapped_column(primary_key=True)
     embedder: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
     embedding: Mapped[bytes]
+    used_at: Mapped[datetime] = mapped_column(server_default=func.now())

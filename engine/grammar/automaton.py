@@ -1,7 +1,7 @@
 """Follows the tokens of one sequence through its grammar."""
 
 from collections.abc import Collection, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from llguidance import LLMatcher
@@ -11,6 +11,12 @@ from engine.grammar.compiler import CompiledGrammar
 
 Words: TypeAlias = NDArray[np.uint32]
 """A mask: bit b of word w says whether token 32 w + b may follow."""
+
+MAX_SLOW_MASKS: Final = 3  # of an answer: one may be slow while caches are filled
+TOO_SLOW: Final = (
+    "its grammar is too ambiguous: to find the tokens that may follow takes too long; "
+    "use a grammar that describes each text in one way"
+)
 
 
 class Automaton:
@@ -26,6 +32,7 @@ class Automaton:
         self._expected = 0  # generated tokens before the next one that is sampled
         self.matcher: LLMatcher = compiled.matcher.deep_copy()
         self.failure: str | None = None  # why no token can follow, although the text is not done
+        self._slow_masks = 0
 
     @property
     def width(self) -> int:
@@ -46,14 +53,15 @@ class Automaton:
     def restart(self, generated: Sequence[int]) -> None:
         """Follow these tokens from the start."""
         self.matcher = self._compiled.matcher.deep_copy()
-        self.failure = None
+        self.failure = TOO_SLOW if self._slow_masks >= MAX_SLOW_MASKS else None
         for token in generated:
             self.advance(token)
 
     def complete_mask(self, mask: Words) -> None:
         """Correct the matcher's mask: it knows one stop id, and none of the sequence's own."""
-        if self.matcher.is_error():
-            self.failure = self.failure or self.matcher.get_error()
+        if self.failure is None and self.matcher.is_error():
+            self.failure = self.matcher.get_error()
+        if self.failure is not None:
             mask[:] = 0
             return
         eos = self._compiled.eos
@@ -63,6 +71,12 @@ class Automaton:
         if may_end:
             for token in self._stop_ids:
                 mask[token // 32] |= np.uint32(1 << token % 32)
+
+    def mask_was_slow(self) -> None:
+        """Note that a mask took so long that other sequences' steps waited; end it if often."""
+        self._slow_masks += 1
+        if self._slow_masks >= MAX_SLOW_MASKS:
+            self.failure = self.failure or TOO_SLOW
 
     def advance(self, token: int) -> bool:
         """Follow one more token; whether the text is complete and cannot go on."""

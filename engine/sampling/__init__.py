@@ -6,13 +6,14 @@ it; `read_tokens` waits for the result.
 """
 
 from engine.sampling.batch import SamplingBatch, prepare
-from engine.sampling.grammar_masks import StepGrammars
+from engine.sampling.grammar_masks import GrammarRow, StepGrammars
 from engine.sampling.output import PendingOutput, SampledToken, copy_to_host, read_tokens
 from engine.sampling.params import GREEDY, SamplingParams, is_greedy, needs_history
 from engine.sampling.sampler import SamplerOutput, sample
 
 __all__ = [
     "GREEDY",
+    "GrammarRow",
     "PendingOutput",
     "SampledToken",
     "SamplerOutput",

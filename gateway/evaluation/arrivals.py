@@ -16,7 +16,7 @@ from gateway.evaluation.vectors import TextVectors
 from gateway.prediction.features.features import features
 from gateway.prediction.features.length_history import LengthHistory, LengthOutcome
 from gateway.prediction.messages import PredictionRequest
-from gateway.prediction.model.inputs import ModelInputs
+from gateway.prediction.model.inputs import ModelInputs, form_codes
 from gateway.quantiles import Bools, Floats
 
 TENANT: Final = uuid5(NAMESPACE_URL, "lmaas:evaluation")
@@ -95,6 +95,7 @@ class RequestBuilder:
                 instructions=self._embedder.embed(instructions),
                 instruction_of=np.array([row_of[line.instruction] for line in ordered]),
                 sentences=self._embedder.embed([line.input for line in ordered]),
+                forms=form_codes([line.form for line in ordered]),
             ),
             tokens=np.array([each.answer_tokens for each in lengths], dtype=np.float64),
             max_tokens=np.array([each.max_tokens for each in lengths], dtype=np.float64),
@@ -111,13 +112,22 @@ class RequestBuilder:
                 end_user=line.user,
                 max_tokens=length.max_tokens,
                 now=self._now_s,
+                form=line.form,
             ))  # fmt: skip
             if self._history:
                 self._now_s += 1.0
                 tokens = length.answer_tokens
                 censored = tokens >= length.max_tokens
                 self._lengths.learn(
-                    LengthOutcome(TENANT, request.app, line.user, tokens, censored, self._now_s)
+                    LengthOutcome(
+                        TENANT,
+                        request.app,
+                        line.user,
+                        tokens,
+                        censored,
+                        self._now_s,
+                        line.form,
+                    )
                 )
 
 
@@ -138,4 +148,5 @@ def _prediction_request(line: CorpusLine, length: MeasuredLength) -> PredictionR
         max_tokens=length.max_tokens,
         temperature=1.0,
         top_p=1.0,
+        form=line.form,
     )

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway.errors import InvalidRequest, NotFound
+from gateway.prediction.messages import FREE, Form
 
 FILE_SUFFIXES: Final = (".jsonl", ".jsonl.gz")
 
@@ -32,7 +33,7 @@ class MeasuredLength(Struct, frozen=True, kw_only=True):
 
 
 class CorpusLine(Struct, frozen=True, kw_only=True):
-    """A request and its answer. `user` is the app's end user, if known.
+    """A request and its answer, of a form. `user` is the app's end user, if known.
 
     `measured`: of another answer, of which only the length is known.
     """
@@ -44,6 +45,7 @@ class CorpusLine(Struct, frozen=True, kw_only=True):
     source: str | None = None
     user: str | None = None
     split: Split | None = None
+    form: Form = FREE
     measured: MeasuredLength | None = None
 
 

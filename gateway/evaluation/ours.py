@@ -35,7 +35,7 @@ class ProductModel:
         generated within `max_tokens`; the quantiles have no limit.
         """
         model, start = self.fitted(train)
-        return serve(model.predict(test.inputs), test, Adaptation(train.inputs.apps, start))
+        return serve(model.predict(test.inputs), test, Adaptation(train.inputs.strata, start))
 
     def fitted(self, train: EvaluationRequests) -> tuple[LengthModel, ConformityScores]:
         """The model of the training requests, and the conformity scores that it starts with."""
@@ -55,7 +55,7 @@ class ProductModel:
 
 def scores(log_quantiles: Floats, requests: EvaluationRequests) -> ConformityScores:
     """Conformity scores of predictions (n, len(LEVELS)) for ended requests."""
-    return initial_scores(requests.inputs.apps, log_quantiles, requests.tokens, requests.censored)
+    return initial_scores(requests.inputs.strata, log_quantiles, requests.tokens, requests.censored)
 
 
 def serve(
@@ -70,7 +70,7 @@ def serve(
     corrected = np.empty_like(predicted.quantiles)
     mean = np.empty(len(requests))
     columns = (
-        requests.inputs.apps,
+        requests.inputs.strata,
         requests.inputs.log_uil.tolist(),
         predicted.quantiles.tolist(),
         requests.tokens.astype(int).tolist(),

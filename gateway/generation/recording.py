@@ -25,10 +25,11 @@ def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) ->
     `policy` is the active one, for a request that was never dispatched. The prediction is the
     newest that came before the end, the model's if that came at all: its quality is judged by these
     rows. What the start went by may have been an earlier one, which metrics count. An answer that
-    the model did not end itself is censored: its natural length is unknown.
+    the model did not end itself is censored: its natural length is unknown. One whose length was
+    forced is recorded without features.
     """
     caller, prediction, trace = state.request.caller, state.prediction, state.trace
-    return Record(
+    record = Record(
         arrived_at=state.arrived_at,
         id=state.id,
         tenant_id=caller.tenant_id,
@@ -77,7 +78,10 @@ def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) ->
         overdue=trace.overdue,
         kv_free_pages=trace.kv_free_pages,
         gave_up=state.error.reason if isinstance(state.error, DeadlineUnreachable) else None,
+        form=state.request.form,
+        forced=state.forced,
     )
+    return record.without_features() if state.forced else record
 
 
 def _since(arrived_s: float, then_s: float | None) -> float | None:

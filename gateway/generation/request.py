@@ -12,6 +12,7 @@ from gateway.errors import ContextLengthExceeded, InvalidRequest, KeyForbids, sh
 from gateway.generation.text.prompt_options import PromptOptions
 from gateway.generation.tools.definition import ToolCall, ToolUse
 from gateway.history.record import BATCH_TIER
+from gateway.prediction.messages import FREE, Form
 from gateway.scheduling.requests import Lane, SharedPrefix
 from gateway.tenancy.authentication import Caller
 
@@ -125,6 +126,13 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     tools: ToolUse | None = None
     grammar: Grammar | None = None
     grammar_param: str = "response_format"
+
+    @property
+    def form(self) -> Form:
+        """The form of its answers. One that may call functions but need not is free."""
+        if self.tools is not None and self.tools.required:
+            return "tool"
+        return FREE if self.grammar is None else "json"
 
     @property
     def recorded_tier(self) -> str:

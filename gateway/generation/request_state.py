@@ -114,6 +114,7 @@ class RequestState:
             stop_shown=request.stops.shown,
         )
         self.tokens = self.answer.tokens
+        self.delivered_tokens = 0  # of a streamed answer: read by what sends it
         self.hold = hold  # shared with the request's other choices
         # Tokens of the answer that its limits cover so far; None if no limit concerns it.
         self.covered_tokens = hold.answer_tokens if hold is not None and hold.bounded else None
@@ -156,6 +157,16 @@ class RequestState:
     def least_tokens(self) -> int:
         """The tokens that the answer has at least, if it is not cut off."""
         return self.request.least_tokens(self.max_tokens)
+
+    @property
+    def forced(self) -> bool:
+        """Whether the request's parameters forced the length: it says nothing of the text.
+
+        The model's own end was ignored, or came as soon as `min_tokens` allowed it: it may have
+        been due long before.
+        """
+        least = self.request.sampling.min_tokens
+        return self.request.stops.ignore_eos or 0 < least >= len(self.tokens)
 
     @property
     def mean_logprob(self) -> float:
@@ -353,7 +364,9 @@ class RequestState:
 
     def read_parts(self, *, ended: bool) -> Iterator[Piece]:
         """What `read` returns, in parts of limited size that are decoded as they are taken."""
-        return self.answer.read_parts(ended=ended)
+        count = len(self.tokens)
+        yield from self.answer.read_parts(ended=ended)
+        self.delivered_tokens = count
 
     def end(self, reason: str, now_s: float, error: LmaasError | None = None) -> None:
         """End the choice with a finish reason."""

@@ -4,6 +4,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -19,8 +20,7 @@ from gateway.errors import (
     ShuttingDown,
     shortened,
 )
-from gateway.generation.engine_events import MAX_OUTAGE_S
-from gateway.generation.grammar.calls import call_grammar
+from gateway.generation.grammar.calls import argument_grammars, call_grammar
 from gateway.generation.grammar.checker import GrammarChecker
 from gateway.generation.request import Ceiling, GenerationRequest, RecordKey, answer_limit
 from gateway.generation.request_state import RequestState, predicted_tokens
@@ -36,6 +36,7 @@ from models.base import new_id
 
 CHARACTER_US: Final = 1  # CPU time to encode a character: 0.3 to 1.6 µs, from words to noise
 MESSAGE_US: Final = 16  # to render a message and to encode its markup
+MAX_SUSPECTS: Final = 32  # functions that are compiled alone to find one that is at fault
 
 
 class EncodedText(Struct, frozen=True):
@@ -88,12 +89,13 @@ class GenerationService:
         self._tokenizer = tokenizer
         self._grammars = GrammarChecker(tokenizer.file)
         self._predictor = predictor
-        self._stopping = False
+        self._stopped = False
+        self.stopping = False  # requests are still accepted, but should go elsewhere
 
     @property
     def ready(self) -> bool:
         """Whether requests are accepted and the engine takes them."""
-        return self.scheduler.engine.accepting and not self._stopping
+        return self.scheduler.engine.accepting and not self._stopped
 
     @property
     def fingerprint(self) -> str:
@@ -101,14 +103,14 @@ class GenerationService:
         return f"fp_{self._tokenizer.fingerprint[:12]}"
 
     @property
-    def predicting(self) -> bool:
-        """Whether the predictor process is connected; without it predictions come from history."""
-        return self._predictor.connected
-
-    @property
     def predictor_version(self) -> UUID | None:
         """The active version of the length predictor; None before the first training."""
         return self._predictor.active
+
+    @property
+    def unusable_version(self) -> UUID | None:
+        """The version that should be in use and cannot be loaded; None without one."""
+        return self._predictor.unusable
 
     @property
     def drift(self) -> DriftMonitor:
@@ -142,11 +144,7 @@ class GenerationService:
         encoded = await self._encode(request, info)
         _check_prompt(encoded.prompt, request, info)
         if encoded.grammar is not None:
-            use = request.tools
-            param = use.param if use and not request.grammar else request.grammar_param
-            await self._grammars.check(
-                request.caller.tenant_id.hex, encoded.grammar, info, param=param
-            )
+            await self._check_grammar(request, encoded.grammar, info)
         limit = answer_limit(
             len(encoded.prompt),
             request.max_tokens,
@@ -161,6 +159,20 @@ class GenerationService:
                 param="min_tokens",
             )
         return encoded, _question(request, encoded, limit)
+
+    async def _check_grammar(
+        self, request: GenerationRequest, grammar: Grammar, info: EngineInfo
+    ) -> None:
+        """Errors as of `GrammarChecker.check`, with the function that is at fault, if one is."""
+        tenant, use = request.caller.tenant_id.hex, request.tools
+        param = use.param if use and not request.grammar else request.grammar_param
+        try:
+            await self._grammars.check(tenant, grammar, info, param=param)
+        except InvalidRequest:
+            parts = () if use is None else argument_grammars(use)
+            for place, part in islice(parts, MAX_SUSPECTS):
+                await self._grammars.check(tenant, part, info, param=place)
+            raise
 
     async def start(
         self, request: GenerationRequest, grew: asyncio.Event | None = None
@@ -178,12 +190,12 @@ class GenerationService:
         LimitReached if a hard limit refuses it, CeilingExceeded if its own bounds do.
         """
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
-        if self._stopping:
+        if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load
         load.check(tenant, request.choices, request.choices)  # before its text costs anything
         encoded, question = await self._read(request)
-        if self._stopping:
+        if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         opened = self._predictor.predict(question)
         prepared = _prepared(request, encoded, opened)
@@ -208,7 +220,7 @@ class GenerationService:
 
         History has its first choice under `key`, others under ids that follow from it.
         """
-        if self._stopping:
+        if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         hold = await self._take(request, prepared)
         self._check_running(hold)
@@ -216,7 +228,7 @@ class GenerationService:
 
     def _check_running(self, hold: RequestHold) -> None:
         """ShuttingDown, and the hold is given up, if the gateway stops."""
-        if self._stopping:
+        if self._stopped:
             self.scheduler.holds.release(hold)
             raise ShuttingDown("the gateway is stopping; try again in a moment")
 
@@ -341,7 +353,7 @@ class GenerationService:
 
     def stop(self) -> None:
         """Accept no more requests and end the queued and running ones."""
-        self._stopping = True
+        self._stopped = self.stopping = True
         self._grammars.close()
         self.scheduler.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
 
@@ -372,7 +384,7 @@ class GenerationService:
         engine = self.scheduler.engine
         if engine.info is None:
             raise EngineLost("the engine is still loading its model; try again in a moment")
-        if engine.lost_at_s is not None and time.monotonic() - engine.lost_at_s > MAX_OUTAGE_S:
+        if engine.given_up(time.monotonic()):
             raise EngineLost("the engine does not answer; try again in a moment")
         return engine.info
 
@@ -448,6 +460,7 @@ def _question(request: GenerationRequest, encoded: EncodedText, limit: int) -> P
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
         batch=request.lane == "batch",
+        form=request.form,
     )
 
 

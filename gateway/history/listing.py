@@ -34,7 +34,7 @@ from gateway.history.subjects import Subjects, find_subjects
 from models import ApiKey, App, RequestRecord, Tenant
 from models.record import RARE_OUTCOME, RARE_TIER, USUAL_OUTCOMES, USUAL_TIER
 
-Outcome: TypeAlias = Literal["stop", "length", "cancelled", "error"]
+Outcome: TypeAlias = Literal["stop", "length", "cancelled", "error", "lost"]
 
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -56,6 +56,8 @@ COLUMNS: Final = (
     RequestRecord.cached_tokens,
     RequestRecord.generation_tokens,
     RequestRecord.max_tokens,
+    RequestRecord.form,
+    RequestRecord.forced,
     RequestRecord.quantiles,
     RequestRecord.prediction_source,
     RequestRecord.finish_reason,
@@ -118,7 +120,9 @@ class FinishedRequest(Struct, frozen=True, kw_only=True):
 
     Names of what was deleted are null. Each further choice of a request is an item of its own, with
     the request's id as `first_id`. `waited_s` is the time before its start, or before its end if it
-    never started. `gave_up` is the bound for which it was shed. A null field was not recorded.
+    never started. `gave_up` is the bound for which it was shed. `form` is that of the answer: free,
+    json or tool. A `forced` length follows from the request's parameters. A null field was not
+    recorded.
     """
 
     id: UUID
@@ -139,6 +143,8 @@ class FinishedRequest(Struct, frozen=True, kw_only=True):
     cached_tokens: int | None
     generation_tokens: int
     max_tokens: int
+    form: str | None
+    forced: bool | None
     quantiles: list[float]
     prediction_source: str
     finish_reason: str

@@ -12,6 +12,7 @@ from gateway.quantiles import MEDIAN
 MIN_HARD_ERROR_TOKENS: Final = 10.0
 MIN_HARD_ERROR_SHARE: Final = 0.1  # of the length
 BATCH_TIER: Final = "batch"  # service tier of lines of batch jobs
+LOST: Final = "lost"  # finish reason of what a killed gateway was running
 NO_FEATURES: Final = 0  # feature version of a record without features
 
 
@@ -28,6 +29,8 @@ class Record(Struct, frozen=True, kw_only=True):
     was shed before its start, `deadline` or `queue_time`. `gateway_id` identifies one run of a
     gateway. `first_id` is the id of the request's first choice, in the records of the others: they
     share its prompt. `cached_tokens` of the prompt were not computed; null where that is unknown.
+    `form` is that of the answer: free, json or tool. The length of a `forced` answer follows from
+    the request's parameters, not from its text, and teaches nothing.
 
     `features` and `first_scored` hold float32 bytes, the latter the ln quantiles that the version
     predicted before it had read embeddings. The vectors are float16 bytes: `embedding` is the text
@@ -84,6 +87,8 @@ class Record(Struct, frozen=True, kw_only=True):
     first_id: UUID | None = None
     cached_tokens: int | None = None
     first_scored: bytes | None = None
+    form: str | None = None
+    forced: bool | None = None
 
     @property
     def batch(self) -> bool:
@@ -102,9 +107,12 @@ class Record(Struct, frozen=True, kw_only=True):
 
     def unlearned(self) -> "Record":
         """The record with its usage only: no features, embeddings or end user."""
+        return replace(self.without_features(), end_user=None)
+
+    def without_features(self) -> "Record":
+        """The record without features and embeddings: training does not read it."""
         return replace(
             self,
-            end_user=None,
             feature_version=NO_FEATURES,
             features=b"",
             first_scored=None,

@@ -1,14 +1,26 @@
 """A prediction request and its prediction."""
 
-from typing import Final, Literal, TypeAlias
-from uuid import UUID
+from typing import Final, Literal, TypeAlias, get_args
+from uuid import UUID, uuid5
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from gateway.quantiles import MEDIAN, P90
 
-__all__ = ["IMPORTED", "SOURCES", "Embeddings", "Prediction", "PredictionRequest", "Stage"]
+__all__ = [
+    "FORMS",
+    "FREE",
+    "IMPORTED",
+    "SOURCES",
+    "Embeddings",
+    "Form",
+    "Prediction",
+    "PredictionRequest",
+    "Stage",
+    "known_form",
+    "stratum",
+]
 
 SOURCES: Final = ("model", "app", "tenant", "global", "prior")
 """Where a prediction comes from: a trained version, the length history of the app, of the tenant or
@@ -21,8 +33,28 @@ Stage: TypeAlias = Literal["text", "embeddings"]
 """What a version's prediction has read: the text vectors, which take milliseconds, or the sentence
 embeddings, too, which come later."""
 
+Form: TypeAlias = Literal["free", "json", "tool"]
+"""The form of an answer: any text, text that a schema or another grammar limits, or calls that the
+request requires."""
+
+FORMS: Final[tuple[Form, ...]] = get_args(Form)
+FREE: Final[Form] = "free"
+
 IMPORTED: Final = "imported"
 """The source of rows from imported logs, whose lengths nothing predicted."""
+
+
+def stratum(app: UUID, form: Form) -> UUID:
+    """What an app's answers of one form are learned under: lengths differ as between apps.
+
+    For free answers it is the app's own id, as it was for all in earlier releases.
+    """
+    return app if form == FREE else uuid5(app, form)
+
+
+def known_form(recorded: str | None) -> Form:
+    """The form of a record; free where it has none, or one of a later release."""
+    return next((form for form in FORMS if form == recorded), FREE)
 
 
 class PredictionRequest(Struct, frozen=True, kw_only=True):
@@ -39,6 +71,12 @@ class PredictionRequest(Struct, frozen=True, kw_only=True):
     temperature: float
     top_p: float
     batch: bool = False
+    form: Form = FREE
+
+    @property
+    def stratum(self) -> UUID:
+        """What its answer is learned under."""
+        return stratum(self.app, self.form)
 
 
 class Embeddings(Struct):

@@ -94,7 +94,7 @@ def _calls(form: _Form, use: ToolUse, mark_ids: Mapping[str, int]) -> Iterator[s
     for number, function in enumerate(functions):
         before = _spelled(f"{form.before}{function.name}{form.between}", mark_ids)
         yield f"call{number}: {before} arguments{number} {_spelled(form.after, mark_ids)}"
-        schema = msgspec.json.encode(_arguments(function, use, number)).decode()
+        schema = msgspec.json.encode(_arguments(function, use)).decode()
         yield f"arguments{number}: %json {schema}"
     yield "call: " + " | ".join(f"call{number}" for number in range(len(functions)))
     further = f"({_spelled(form.separator, mark_ids)} call){{0,{MAX_CALLS - 1}}}"
@@ -108,11 +108,25 @@ def _calls(form: _Form, use: ToolUse, mark_ids: Mapping[str, int]) -> Iterator[s
     yield f"calls: {_spelled(form.mark, mark_ids)} listed"
 
 
-def _arguments(function: Function, use: ToolUse, number: int) -> dict[str, Any]:
+def argument_grammars(use: ToolUse) -> Iterator[tuple[str, Grammar]]:
+    """The grammar of the arguments of each function whose schema calls follow.
+
+    With the API parameter that has the schema.
+    """
+    for function in use.callable_functions:
+        if _enforced(function, use):
+            source = msgspec.json.encode(_arguments(function, use)).decode()
+            yield use.parameters_of(function), Grammar("json_schema", source)
+
+
+def _arguments(function: Function, use: ToolUse) -> dict[str, Any]:
     """The schema that the arguments of a call follow."""
-    enforced = use.required or function.strict
-    param = f"{use.param}[{number}].{use.place}parameters"
-    return enforced_schema(function.parameters if enforced else ANY_ARGUMENTS, param=param)
+    schema = function.parameters if _enforced(function, use) else ANY_ARGUMENTS
+    return enforced_schema(schema, param=use.parameters_of(function))
+
+
+def _enforced(function: Function, use: ToolUse) -> bool:
+    return use.required or function.strict
 
 
 def _spelled(text: str, mark_ids: Mapping[str, int]) -> str:

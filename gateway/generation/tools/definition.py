@@ -33,6 +33,7 @@ class Function(Struct, frozen=True):
 class ToolUse(Struct, frozen=True):
     """The functions that the model knows of, and which calls its answer may have.
 
+    `numbers` are the places of the functions among those of the request; empty: they are all.
     `required`: the answer is at least one call, of one of the functions in `callable`; all of them
     if that is empty. Without `parallel` it has at most one call.
     """
@@ -42,6 +43,7 @@ class ToolUse(Struct, frozen=True):
     callable: tuple[str, ...] = ()
     parallel: bool = True
     format: CallFormat = "tool_calls"
+    numbers: tuple[int, ...] = ()
 
     @property
     def param(self) -> str:
@@ -52,6 +54,12 @@ class ToolUse(Struct, frozen=True):
     def place(self) -> str:
         """Where in its items a function's fields are."""
         return "function." if self.format == "tool_calls" else ""
+
+    def parameters_of(self, function: Function) -> str:
+        """The API parameter that has the schema of a function's arguments."""
+        number = self.functions.index(function)
+        number = self.numbers[number] if self.numbers else number
+        return f"{self.param}[{number}].{self.place}parameters"
 
     @property
     def names(self) -> list[str]:

@@ -3,6 +3,9 @@
 Kept in memory, so that no request waits for a query. A censored length is a lower bound
 (`gateway.prediction.censoring`). Each level is shrunk towards its parent, in the order user, app,
 tenant, global, prior: n lengths weigh n / (n + SHRINKAGE), the parent the rest.
+
+The lengths of an app and of its users are those of answers of the request's form. Between the app
+and its tenant stands the form that the app has most lengths of, if that is another.
 """
 
 import math
@@ -15,6 +18,7 @@ import numpy as np
 from msgspec import Struct
 
 from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
+from gateway.prediction.messages import FORMS, FREE, Form, stratum
 from gateway.prediction.ring_buffer import RingBuffer
 from gateway.quantiles import LEVELS
 
@@ -38,6 +42,12 @@ class LengthOutcome(Struct, frozen=True):
     tokens: int
     censored: bool
     ended_at: float
+    form: Form = FREE
+
+    @property
+    def stratum(self) -> UUID:
+        """What it is learned under."""
+        return stratum(self.app, self.form)
 
 
 class LengthStatistics(Struct, frozen=True):
@@ -155,30 +165,49 @@ class LengthHistory:
             return
         self._all.add(None, outcome)
         self._tenants.add(outcome.tenant, outcome)
-        self._apps.add(outcome.app, outcome)
+        self._apps.add(outcome.stratum, outcome)
         if outcome.end_user is not None:
-            self._users.add((outcome.app, outcome.end_user), outcome)
+            self._users.add((outcome.stratum, outcome.end_user), outcome)
 
     def history(
-        self, *, tenant: UUID, app: UUID, end_user: str | None, max_tokens: int, now: float
+        self,
+        *,
+        tenant: UUID,
+        app: UUID,
+        end_user: str | None,
+        max_tokens: int,
+        now: float,
+        form: Form = FREE,
     ) -> RequestHistory:
         """The statistics for a request of this app and user at Unix time `now`."""
         source, nearest = "prior", prior_statistics(max_tokens)
+        key = stratum(app, form)
+        own = self._apps.get(key)
         for name, recent in (
             ("global", self._all.get(None)),
             ("tenant", self._tenants.get(tenant)),
-            ("app", self._apps.get(app)),
+            ("app", self._other_form(app, form, own)),
+            ("app", own),
         ):
             if recent is not None:
                 source = name if len(recent.lengths) >= SHRINKAGE else source
                 nearest = recent.shrunk_towards(nearest, now)
-        if self._apps.get(app) is None:
+        if own is None:
             nearest = _inherited(nearest)
-        user_recent = self._users.get((app, end_user)) if end_user is not None else None
+        user_recent = self._users.get((key, end_user)) if end_user is not None else None
         user = (
             _inherited(nearest) if user_recent is None else user_recent.shrunk_towards(nearest, now)
         )
         return RequestHistory(app=nearest, user=user, source=source)
+
+    def _other_form(self, app: UUID, form: Form, own: RecentLengths | None) -> RecentLengths | None:
+        """The form that an app has more lengths of than of this one; None if there is none."""
+        others = (self._apps.get(stratum(app, each)) for each in FORMS if each != form)
+        most, count = None, 0 if own is None else own.lengths.total
+        for other in others:
+            if other is not None and other.lengths.total > count:
+                most, count = other, other.lengths.total
+        return most
 
     def check(self) -> None:
         """Raise AssertionError if a memory bound is violated."""

@@ -27,7 +27,7 @@ _SERIES: Final = """
           AND arrived_at >= :since + bucket.number * CAST(:width AS interval)
           AND arrived_at < :since + (bucket.number + 1) * CAST(:width AS interval)
           AND prediction_source = 'model' AND service_tier IS DISTINCT FROM 'batch'
-          AND (NOT censored OR generation_tokens >= max_tokens)
+          AND (NOT censored OR generation_tokens >= max_tokens) AND forced IS NOT TRUE
         ORDER BY arrived_at DESC LIMIT :most
     ) AS row
 """

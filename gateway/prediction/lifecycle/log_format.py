@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway.errors import InvalidRequest, shortened
+from gateway.prediction.messages import FREE, Form
 
 MAX_LINES: Final = 10_000
 MAX_REPORTED: Final = 100  # bad lines in an error message
@@ -19,7 +20,7 @@ class LogLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request that was answered elsewhere, with the answer or its length in tokens.
 
     `app` is the app's id, or its name if that is unique across tenants; `instruction` defaults to
-    the registered one. `cut_off`: the answer did not end naturally.
+    the registered one. `cut_off`: the answer did not end naturally. `form`: free, json or tool.
     """
 
     app: str
@@ -32,6 +33,7 @@ class LogLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     temperature: Temperature = 1.0
     top_p: Share = 1.0
     cut_off: bool = False
+    form: Form = FREE
 
 
 class BadLine(Struct, frozen=True):

@@ -140,6 +140,7 @@ class LogImport:
                 max_tokens=line.max_tokens,
                 temperature=line.temperature,
                 top_p=line.top_p,
+                form=line.form,
             )
             tokens = line.tokens or self._counting.text(line.output or "")
             tokens = min(max(tokens, 1), line.max_tokens)
@@ -275,6 +276,7 @@ def _encode(
         instruction=request.instruction[:MAX_INSTRUCTION_CHARS],
         user_input=head_and_tail(request.user_input),
         features=row["features"],
+        form=request.form,
         on_reply=keep,
     )
     return answer
@@ -289,6 +291,7 @@ def _row(sample: _ImportSample, model: str, lengths: LengthHistory) -> dict[str,
         end_user=request.end_user,
         max_tokens=request.max_tokens,
         now=now_s,
+        form=request.form,
     )
     vector = features(request, history)
     lengths.learn(
@@ -299,6 +302,7 @@ def _row(sample: _ImportSample, model: str, lengths: LengthHistory) -> dict[str,
             sample.tokens,
             sample.censored,
             now_s,
+            request.form,
         )
     )
     return {
@@ -323,6 +327,7 @@ def _row(sample: _ImportSample, model: str, lengths: LengthHistory) -> dict[str,
         "generation_tokens": sample.tokens,
         "finish_reason": "length" if sample.censored else "stop",
         "censored": sample.censored,
+        "form": request.form,
         "policy": IMPORTED,
         "preemptions": 0,
         "response_s": 0.0,

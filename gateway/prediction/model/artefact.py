@@ -4,6 +4,7 @@ Layout: MAGIC, the SHA-256 of the rest (32 bytes), then one `Artefact` as Messag
 """
 
 import hashlib
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
 from uuid import UUID
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from gateway.errors import PredictorRefused
 from gateway.prediction.adaptation.conformal import ConformityScores
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
+from gateway.prediction.messages import FORMS, Form, stratum
 from gateway.quantiles import LEVELS, NORMAL
 
 Part = TypeVar("Part")
@@ -159,7 +161,9 @@ class Artefact(Struct, frozen=True, kw_only=True):
     """One version. `trees` are LightGBM texts, one per level; so is `mean`, one text.
 
     Models predict log(1 + tokens); returned quantiles are natural logarithms of tokens. `embedder`
-    is the id of the model whose embeddings the version reads; None: it reads none.
+    is the id of the model whose embeddings the version reads; None: it reads none. `forms` are
+    those that it distinguishes from free text; `inputs` has them too, so that releases that know no
+    forms refuse it. Apps are strata: an app, or its answers of one of the forms.
     """
 
     model: str
@@ -178,6 +182,12 @@ class Artefact(Struct, frozen=True, kw_only=True):
     scores: ConformityScores
     sentences: SentenceStage | None = None
     embedder: str | None = None
+    forms: tuple[Form, ...] = ()
+
+
+def inputs_of(forms: Sequence[Form]) -> list[str]:
+    """The names of what a version reads that distinguishes these forms from free text."""
+    return [*INPUTS, *(f"form_{form}" for form in forms)]
 
 
 def encode(artefact: Artefact) -> bytes:
@@ -206,7 +216,8 @@ def decode(stored: bytes, *, model_hash: str, embedder: str | None = None) -> Ar
             f"the predictor reads embeddings of {artefact.embedder}, this gateway's embedder is "
             f"{embedder}; LMAAS_EMBEDDER names it"
         )
-    if (artefact.feature_version, artefact.inputs) != (FEATURE_VERSION, list(INPUTS)):
+    expected = FEATURE_VERSION, inputs_of(artefact.forms)
+    if (artefact.feature_version, artefact.inputs) != expected:
         raise PredictorRefused(
             f"the predictor reads feature version {artefact.feature_version}, "
             f"this gateway computes version {FEATURE_VERSION}"
@@ -223,6 +234,7 @@ def without_texts(stored: bytes, apps: AbstractSet[UUID]) -> bytes | None:
     PredictorRefused if it is damaged.
     """
     artefact = _read(stored)
+    apps = {stratum(app, form) for app in apps for form in FORMS}
     kept = _without(artefact.kernels, apps)
     sentences = artefact.sentences
     if sentences is not None:
@@ -237,14 +249,19 @@ def _without(parts: dict[UUID, Part], apps: AbstractSet[UUID]) -> dict[UUID, Par
     return {app: part for app, part in parts.items() if app not in apps}
 
 
-def _read(stored: bytes) -> Artefact:
+def check_whole(stored: bytes) -> bytes:
+    """The part with the artefact, of which nothing is read. PredictorRefused if it is damaged."""
     head = len(MAGIC) + DIGEST_BYTES
     digest, body = stored[len(MAGIC) : head], stored[head:]
     if not stored.startswith(MAGIC):
         raise PredictorRefused("not a predictor: the file does not begin with its magic bytes")
     if hashlib.sha256(body).digest() != digest:
         raise PredictorRefused("the predictor is damaged: its checksum does not match")
+    return body
+
+
+def _read(stored: bytes) -> Artefact:
     try:
-        return msgspec.msgpack.decode(body, type=Artefact)
+        return msgspec.msgpack.decode(check_whole(stored), type=Artefact)
     except msgspec.DecodeError as error:
         raise PredictorRefused(f"the predictor cannot be read: {error}") from error

@@ -3,6 +3,8 @@
 Each stage is fitted on the residuals of the one before, of log(1 + tokens), in spreads of the app's
 line. Requests whose user input has its sentence embedding have kernels and trees of their own
 (`sentence_stage`), apps that are not in the training data a model of their own (`unseen_apps`).
+An app's answers that are not free text are as those of an app of their own, for each form that
+enough answers of all apps have.
 """
 
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from gateway.prediction.features.text_encoder import CUES
+from gateway.prediction.messages import Form
 from gateway.prediction.model.app_lines import fit_lines
 from gateway.prediction.model.artefact import (
     AppLine,
@@ -51,6 +54,7 @@ from gateway.prediction.model.unseen_apps import UnseenAppsModel, fit_unseen_app
 from gateway.quantiles import LEVELS, Bools, Floats
 
 SENTENCE_SHARE: Final = 0.65  # of the second stage, in predictions that read embeddings
+MIN_FORM_ROWS: Final = 20  # of a form, over all apps; with fewer its answers count as free
 _UNSEEN, _BY_TEXT, _BY_SENTENCE = range(3)
 
 
@@ -67,6 +71,7 @@ class FittedModel:
     unseen_apps: UnseenApps
     settings: FitSettings
     sentences: SentenceStage | None = None
+    forms: tuple[Form, ...] = ()
 
     @property
     def reads_embeddings(self) -> bool:
@@ -90,6 +95,8 @@ def fit(
     that have none for the second stage, it is left out.
     """
     weights = np.ones(len(inputs)) if weights is None else weights
+    forms = inputs.common_forms(MIN_FORM_ROWS)
+    inputs = inputs.by_form(forms)
     log_lengths = np.log1p(np.maximum(tokens, 1.0))
     pooled, lines = fit_lines(inputs.apps, inputs.log_uil, log_lengths, censored, weights)
     line = LinePrediction.of(inputs.apps, inputs.log_uil, pooled, lines)
@@ -115,6 +122,7 @@ def fit(
         ),
         settings=replace(heads.settings, sentences=second and second.settings),
         sentences=second and second.stage,
+        forms=forms,
     )
 
 
@@ -146,6 +154,7 @@ class LengthModel:
 
     def predict(self, inputs: ModelInputs) -> PredictedLengths:
         """The predicted lengths of n requests."""
+        inputs = inputs.by_form(self._fitted.forms)
         known = np.array([app in self._fitted.lines for app in inputs.apps], dtype=np.bool_)
         embedded = inputs.embedded & self.reads_sentences
         part_of = np.where(known, np.where(embedded, _BY_SENTENCE, _BY_TEXT), _UNSEEN)
@@ -191,4 +200,4 @@ class LengthModel:
 
 def _table(inputs: ModelInputs) -> Table:
     """What the trees read besides the outputs of line and kernel."""
-    return np.hstack((inputs.request, inputs.text[:, CUES]), dtype=np.float32)
+    return np.hstack((inputs.request, inputs.text[:, CUES], inputs.form_columns), dtype=np.float32)

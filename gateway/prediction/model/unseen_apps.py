@@ -35,10 +35,10 @@ def fit_unseen_apps(
     even = weights * _app_weights(inputs)
     axes = fit_axes(inputs.text[:, MEANING], MEANING_AXES)
     by_input = fit_mean(
-        _log_input_length(inputs), log_lengths, even, INPUT_ROUNDS, threads=threads, **BY_INPUT
+        _numbers(inputs), log_lengths, even, INPUT_ROUNDS, threads=threads, **BY_INPUT
     )
     table = np.hstack(
-        (_log_input_length(inputs), inputs.text[:, CUES], compress(inputs.text[:, MEANING], axes))
+        (_numbers(inputs), inputs.text[:, CUES], compress(inputs.text[:, MEANING], axes))
     )
     by_text = fit_mean(table, log_lengths, even, TEXT_ROUNDS, threads=threads, **BY_TEXT)
     fitted = UnseenApps(by_input, by_text, axes, [0.0] * len(LEVELS))
@@ -57,11 +57,9 @@ class UnseenAppsModel:
 
     def centre(self, inputs: ModelInputs) -> Floats:
         """Predicted log(1 + tokens) of n requests, (n,)."""
-        by_input = self._by_input.score(_log_input_length(inputs))
+        by_input = self._by_input.score(_numbers(inputs))
         meaning = compress(inputs.text[:, MEANING], self._fitted.axes)
-        by_text = self._by_text.score(
-            np.hstack((_log_input_length(inputs), inputs.text[:, CUES], meaning))
-        )
+        by_text = self._by_text.score(np.hstack((_numbers(inputs), inputs.text[:, CUES], meaning)))
         centre: Floats = (1 - TEXT_SHARE) * by_input + TEXT_SHARE * by_text
         return centre + instruction_offsets(self._fitted.instructions, inputs)
 
@@ -71,8 +69,9 @@ class UnseenAppsModel:
         return found
 
 
-def _log_input_length(inputs: ModelInputs) -> NDArray[np.float32]:
-    return inputs.log_uil[:, None].astype(np.float32)
+def _numbers(inputs: ModelInputs) -> NDArray[np.float32]:
+    """The input length, and the form of the answer, (n, 1 + k)."""
+    return np.hstack((inputs.log_uil[:, None], inputs.form_columns), dtype=np.float32)
 
 
 def _app_weights(inputs: ModelInputs) -> Floats:

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from gateway.prediction.messages import Stage
+from gateway.prediction.messages import FREE, Form, Stage
 
 HEADER_BYTES: Final = 4
 
@@ -29,6 +29,7 @@ class ScoreRequest(Struct, frozen=True, tag=True, array_like=True):
     user_input: str
     features: bytes
     embed: bool = True
+    form: Form = FREE
 
 
 class RequestsStarted(Struct, frozen=True, tag=True, array_like=True):

@@ -21,7 +21,7 @@ from gateway.prediction.features.features import (
     raw_quantiles,
 )
 from gateway.prediction.features.length_history import LengthHistory, LengthOutcome, RequestHistory
-from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.messages import PredictionRequest, known_form
 from gateway.prediction.serving.warm_start import HistoryRow, ended_at
 
 ROWS_PER_TURN: Final = 16
@@ -44,6 +44,7 @@ def row_of(record: Record) -> HistoryRow:
         record.generation_tokens,
         record.censored,
         ended_at(record.arrived_at, record.response_s),
+        known_form(record.form),
     )
     return HistoryRow(
         outcome,
@@ -63,6 +64,7 @@ def history_of(learned: Learned, request: PredictionRequest) -> RequestHistory:
         end_user=request.end_user,
         max_tokens=request.max_tokens,
         now=time.time(),
+        form=request.form,
     )
 
 
@@ -89,7 +91,14 @@ def calibrate(
     """Learn from an outcome and its ln quantiles, the upper ones last."""
     if not _cut_off_at_once(outcome):
         upper = raw[-len(CALIBRATED_LEVELS) :]
-        bands.learn(source, outcome.app, upper, outcome.tokens, censored=outcome.censored)
+        bands.learn(
+            source,
+            outcome.app,
+            upper,
+            outcome.tokens,
+            censored=outcome.censored,
+            form=outcome.form,
+        )
 
 
 def _usable(row: HistoryRow) -> bool:
@@ -113,7 +122,7 @@ def learn_row(adaptation: Adaptation, row: HistoryRow) -> None:
         return
     vector = from_bytes(row.features)
     log_uil, raw = float(vector[USER_INPUT_COLUMN]), raw_quantiles(vector)
-    found = ScoredOutcome(outcome.app, log_uil, raw, outcome.tokens, outcome.censored)
+    found = ScoredOutcome(outcome.stratum, log_uil, raw, outcome.tokens, outcome.censored)
     if row.first_scored:
         first = tuple(np.frombuffer(row.first_scored, dtype=np.float32).tolist())
         adaptation.two_stages |= first != raw

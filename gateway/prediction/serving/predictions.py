@@ -32,7 +32,11 @@ def by_history(
 ) -> Prediction:
     """The prediction of the length history, calibrated by its outcomes."""
     levels = learned.bands.serve(
-        history.source, request.app, history.app.quantiles, request.max_tokens
+        history.source,
+        request.app,
+        history.app.quantiles,
+        request.max_tokens,
+        form=request.form,
     )
     return Prediction(
         quantiles=_six(levels),
@@ -53,12 +57,13 @@ def by_version(
     # While a version is being loaded, the previous one still answers.
     adaptation = learned.adaptations.get(score.predictor) or Adaptation()
     log_uil = float(opened.vector[USER_INPUT_COLUMN])
+    key = request.stratum
     levels = adaptation.serve(
-        request.app, log_uil, score.quantiles, request.max_tokens, first=stage == "text"
+        key, log_uil, score.quantiles, request.max_tokens, first=stage == "text"
     )
-    corrected = adaptation.corrected(request.app, log_uil, score.quantiles)
+    corrected = adaptation.corrected(key, log_uil, score.quantiles)
     natural = [math.exp(log) for log in corrected]
-    shift = adaptation.shift(request.app, log_uil, score.quantiles)
+    shift = adaptation.shift(key, log_uil, score.quantiles)
     mean = limited_mean(score.mean * math.exp(shift), natural, request.max_tokens)
     first = opened.first
     if first is not None and first.predictor != score.predictor:

@@ -2,20 +2,31 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, select
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.history.record import BATCH_TIER
+from gateway.prediction.features.features import (
+    FEATURE_BYTES,
+    FEATURE_VERSION,
+    NOTED_BYTES,
+    is_finite,
+)
 from gateway.prediction.features.length_history import LengthOutcome
-from gateway.prediction.messages import IMPORTED
+from gateway.prediction.messages import IMPORTED, known_form
 from models import RequestRecord
 
 MAX_ROWS: Final = 20_000
 ROWS_PER_TURN: Final = 250  # of the event loop; they take about 2 ms
+NOT_FORCED: Final = RequestRecord.forced.is_not(True)
+
+log = structlog.get_logger()
 
 
 class HistoryRow(Struct, frozen=True):
@@ -39,7 +50,8 @@ async def recent_outcomes(
 ) -> list[HistoryRow]:
     """The newest `limit` outcomes of a model, oldest first; of one version, if given.
 
-    Those of interactive requests, or with `batch` those of batch jobs' lines.
+    Those of interactive requests, or with `batch` those of batch jobs' lines. Forced lengths, and
+    rows with numbers that cannot be, are left out.
     """
     newest = (
         select(
@@ -55,8 +67,9 @@ async def recent_outcomes(
             RequestRecord.features,
             RequestRecord.prediction_source,
             RequestRecord.first_scored,
+            RequestRecord.form,
         )
-        .where(RequestRecord.model == model, of_lane(batch=batch))
+        .where(RequestRecord.model == model, of_lane(batch=batch), NOT_FORCED)
         .order_by(RequestRecord.arrived_at.desc())
         .limit(limit)
     )
@@ -67,14 +80,36 @@ async def recent_outcomes(
         rows = await session.stream(newest, execution_options={"yield_per": ROWS_PER_TURN})
         async for part in rows.partitions():
             found.extend(_history_rows(part))
-    found.reverse()
-    return found
+    usable = [row for row in found if _is_usable(row)]
+    if len(usable) < len(found):
+        log.warning("history_rows_unusable", model=model, rows=len(found) - len(usable))
+    usable.reverse()
+    return usable
+
+
+def _is_usable(row: HistoryRow) -> bool:
+    """Whether length, times and, if they are of this feature version, vectors can be."""
+    outcome = row.outcome
+    if outcome.tokens < 0 or not isfinite(outcome.ended_at):
+        return False
+    if row.feature_version != FEATURE_VERSION or not row.features:
+        return True
+    first = row.first_scored
+    return is_finite(row.features, FEATURE_BYTES) and (not first or is_finite(first, NOTED_BYTES))
 
 
 def _history_rows(rows: Sequence[Any]) -> list[HistoryRow]:
     return [
         HistoryRow(
-            LengthOutcome(tenant, app, user, tokens, censored, ended_at(arrived, response_s)),
+            LengthOutcome(
+                tenant,
+                app,
+                user,
+                tokens,
+                censored,
+                ended_at(arrived, response_s),
+                known_form(form),
+            ),
             predictor,
             version,
             vector,
@@ -83,7 +118,7 @@ def _history_rows(rows: Sequence[Any]) -> list[HistoryRow]:
         )
         for (
             tenant, app, user, tokens, censored, arrived, response_s, predictor, version, vector,
-            source, first_scored,
+            source, first_scored, form,
         ) in rows
     ]  # fmt: skip
 
@@ -92,7 +127,7 @@ async def newest_start(sessions: Sessions, model: str, limit: int) -> datetime:
     """Arrival of the oldest among the newest `limit` outcomes; the Unix epoch without any."""
     newest = (
         select(RequestRecord.arrived_at)
-        .where(RequestRecord.model == model, of_lane(batch=False))
+        .where(RequestRecord.model == model, of_lane(batch=False), NOT_FORCED)
         .order_by(RequestRecord.arrived_at.desc())
         .limit(limit)
         .subquery()
@@ -108,6 +143,7 @@ async def count_since(sessions: Sessions, model: str, since: datetime | None, *,
         RequestRecord.model == model,
         RequestRecord.prediction_source != IMPORTED,
         of_lane(batch=False),
+        NOT_FORCED,
     )
     if since is not None:
         rows = rows.where(RequestRecord.arrived_at > since)

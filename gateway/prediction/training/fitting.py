@@ -20,8 +20,8 @@ import numpy as np
 from gateway.errors import Conflict
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.conformal import NO_SCORES, ConformityScores, initial_scores
-from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
-from gateway.prediction.model.artefact import Artefact
+from gateway.prediction.features.features import FEATURE_VERSION
+from gateway.prediction.model.artefact import Artefact, inputs_of
 from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.length_model import FittedModel, LengthModel, fit
 from gateway.prediction.training.judgement import Comparison, Judgement
@@ -87,7 +87,7 @@ def make_version(
     fitted, text = _with_useful_stages(fitted, newest)
     fitted, judgement = _judged(fitted, newest, active)
     raw_log_quantiles = LengthModel(fitted).predict(newest.inputs).quantiles
-    scores = initial_scores(newest.inputs.apps, raw_log_quantiles, newest.tokens, newest.censored)
+    scores = initial_scores(newest.inputs.strata, raw_log_quantiles, newest.tokens, newest.censored)
     if judgement.accepted:
         columns = samples.inputs, samples.tokens, samples.censored, samples.weights
         fitted = fit(*columns, threads=threads, settings=fitted.settings)
@@ -154,7 +154,7 @@ def judge(
 ) -> Scorecard:
     """Evaluate a model on samples in order, adapting it after each outcome as in serving.
 
-    `known` are the apps of its training data, `start` its initial conformity scores.
+    `known` are the strata of its training data, `start` its initial conformity scores.
     """
     judgeable = _judgeable(samples)
     predicted = adapted(predict, samples, known, start)
@@ -172,7 +172,7 @@ def adapted(
     scored = predict(samples.inputs)
     predicted = np.empty_like(scored)
     rows = zip(
-        samples.inputs.apps,
+        samples.inputs.strata,
         samples.inputs.log_uil.tolist(),
         scored.tolist(),
         samples.tokens.astype(int).tolist(),
@@ -221,7 +221,7 @@ def artefact_of(
         model=model,
         model_hash=model_hash,
         feature_version=FEATURE_VERSION,
-        inputs=list(INPUTS),
+        inputs=inputs_of(fitted.forms),
         levels=list(LEVELS),
         scores=scores,
         embedder=embedder if fitted.reads_embeddings else None,

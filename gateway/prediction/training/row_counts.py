@@ -15,6 +15,7 @@ MIN_TRAINING_ROWS: Final = 100  # complete answers
 # A row has the first of these reasons that applies to it.
 REASONS: Final = {
     "opted_out": "of tenants that opted out of learning",
+    "forced": "with a length forced by ignore_eos or min_tokens",
     "erased": "stored without features (erased, or the tenant had opted out)",
     "other_release": "with features of another release",
     "too_old": "older than that",
@@ -22,6 +23,7 @@ REASONS: Final = {
     "cut_off": "cut off by max_tokens",
     "stopped": "stopped early by their clients or by an error",
     "other_model": "of other models",
+    "unusable": "with numbers that cannot be",
 }
 
 _COUNT: Final = text("""
@@ -29,6 +31,7 @@ _COUNT: Final = text("""
         SELECT CASE
             WHEN model <> :model THEN 'other_model'
             WHEN tenant_id IN (SELECT id FROM tenants WHERE NOT learning) THEN 'opted_out'
+            WHEN forced THEN 'forced'
             WHEN feature_version = 0 THEN 'erased'
             WHEN feature_version <> :version THEN 'other_release'
             WHEN arrived_at < :since THEN 'too_old'
@@ -43,15 +46,19 @@ _COUNT: Final = text("""
 """)
 
 
-async def count_excluded(sessions: Sessions, model: str, since: datetime) -> dict[str, int]:
+async def count_excluded(
+    sessions: Sessions, model: str, since: datetime, unusable: int = 0
+) -> dict[str, int]:
     """The rows of history that are no complete answers to train on, by `REASONS`.
 
-    Reads all of history: for training runs that fail.
+    `unusable` rows were found already. Reads all of history: for training runs that fail.
     """
     given = {"model": model, "version": FEATURE_VERSION, "since": since}
     with translated():
         async with sessions() as session:
             counted = {row.reason: row.rows for row in await session.execute(_COUNT, given)}
+    if unusable:
+        counted["unusable"] = unusable
     return {reason: counted[reason] for reason in REASONS if reason in counted}
 
 

@@ -56,7 +56,7 @@ _DRAW: Final = text(f"""
 """)  # noqa: S608
 _ERASED: Final = text("""
     SELECT tenant_id, count(*) AS rows FROM requests
-    WHERE model = :model AND feature_version = 0 GROUP BY 1
+    WHERE model = :model AND feature_version = 0 AND forced IS NOT TRUE GROUP BY 1
 """)
 _OPTED_OUT: Final = text("SELECT id FROM tenants WHERE NOT learning")
 

@@ -199,16 +199,23 @@ async def test_parse_helper_gets_arguments_of_its_model(client: openai.AsyncOpen
         ),
         (
             {
-                "tool_choice": "required",
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "allowed_tools": {
+                        "mode": "required",
+                        "tools": [{"type": "function", "function": {"name": "f"}}],
+                    },
+                },
                 "tools": [
+                    {"type": "function", "function": {"name": "now"}},
                     {
                         "type": "function",
                         "function": {"name": "f", "parameters": {"type": "circle"}},
-                    }
+                    },
                 ],
             },
             "invalid_value",
-            "tools",
+            "tools[1].function.parameters",
         ),
     ],
 )

@@ -249,11 +249,13 @@ async def test_damaged_artefact_is_refused_and_the_previous_stays(
 ) -> None:
     version = uuid4()
     await predictor.activate(version, artefact)
-    damaged = artefact[:-1] + bytes([artefact[-1] ^ 1])
+    damaged, other = artefact[:-1] + bytes([artefact[-1] ^ 1]), uuid4()
     with pytest.raises(PredictorRefused, match="damaged"):
-        await predictor.activate(uuid4(), damaged)
-    assert predictor.active == version
+        await predictor.activate(other, damaged)
+    assert (predictor.active, predictor.unusable) == (version, other)
     assert (await predictor.predict_by_model(a_prediction_request())).newest.predictor == version
+    await predictor.activate(version, artefact)
+    assert predictor.unusable is None
 
 
 async def test_process_refuses_an_unreadable_version(
@@ -369,6 +371,25 @@ async def test_load_of_a_version_that_hangs_ends_the_process_and_fails(
             await client.load(uuid4(), "abc", b"")
     assert not client.connected
     await client.close()
+
+
+async def test_process_that_stands_still_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.1)
+    monkeypatch.setattr(heartbeat, "MAX_MISSED_BEATS", math.inf)
+    client = PredictorClient(find_embedder("off"))
+    client.start()
+    async with asyncio.timeout(PATIENCE_S):
+        await client.ready()
+        assert client.pid is not None
+        process = psutil.Process(client.pid)
+        process.suspend()
+        while client.connected:
+            await asyncio.sleep(0.05)
+        process.resume()
+        while not client.connected:
+            await asyncio.sleep(0.05)
+    await client.close()
+    assert client.restarts == 0
 
 
 # Its end is noticed, and that it writes no more only once the file is there.

@@ -21,7 +21,7 @@ from openai.types.chat import completion_create_params as chat_params
 from gateway.api.openai import chat_schema, completion_schema
 from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.completion_schema import CompletionRequest
-from gateway.api.openai.conversation.messages import MESSAGE, PART
+from gateway.api.openai.conversation.messages import CALL, CALLED, MESSAGE, PART
 from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.sampling_schema import STREAM_OPTIONS, SamplingRequest
 from gateway.api.validation import convert_strictly
@@ -204,13 +204,32 @@ def test_answer_of_the_client_library_can_be_sent_back_as_a_message() -> None:
     assert (fields["messages"], ignored) == ([{"role": "assistant", "content": "king"}], [])
 
 
+def test_fields_that_litellm_adds_to_an_answer_are_ignored_by_name() -> None:
+    added = {"provider_specific_fields": {"refusal": None}}
+    called = {"name": "f", "arguments": "{}"}
+    call = {"id": "a", "type": "function", "function": called}
+    sent = {**call, **added, "function": {**called, **added}}
+    answers = [
+        {"role": "assistant", "tool_calls": [sent], **added},
+        {"role": "assistant", "function_call": {**called, **added}},
+    ]
+    fields, ignored = ChatCompletionRequest.screen({"messages": answers})
+    assert fields["messages"] == [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "assistant", "function_call": called},
+    ]
+    name = "provider_specific_fields"
+    places = ("messages[]", "messages[].tool_calls[]", "messages[].tool_calls[].function")
+    assert ignored == [f"{each}.{name}" for each in (*places, "messages[].function_call")]
+
+
 def test_cache_hints_of_parts_are_ignored_by_name() -> None:
     part = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
     _, ignored = ChatCompletionRequest.screen({"messages": [{"role": "user", "content": [part]}]})
     assert ignored == ["messages[].content[].cache_control"]
 
 
-@pytest.mark.parametrize("rules", [CHAT, TEXT, MESSAGE, PART, STREAM_OPTIONS])
+@pytest.mark.parametrize("rules", [CHAT, TEXT, MESSAGE, CALL, CALLED, PART, STREAM_OPTIONS])
 def test_every_ignored_and_refused_field_is_documented(rules: FieldRules) -> None:
     document = DOCUMENT.read_text()
     assert [name for name in (*rules.ignored, *rules.refused) if f"`{name}`" not in document] == []

@@ -60,6 +60,24 @@ def test_choice_of_tools_limits_the_calls(
 
 
 @pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"tools": TWO}, "tools[1].function.parameters"),
+        ({"tools": TWO, "tool_choice": named("now")}, "tools[1].function.parameters"),
+        ({"tools": TWO, "tool_choice": allowed("auto", "now")}, "tools[1].function.parameters"),
+        ({"functions": [{"name": "x"}, {"name": "now"}]}, "functions[1].parameters"),
+    ],
+)
+def test_place_of_a_functions_schema_is_that_in_the_request(
+    fields: dict[str, Any], place: str
+) -> None:
+    use = request(**fields).tools
+    assert use is not None
+    (now,) = (function for function in use.functions if function.name == "now")
+    assert use.parameters_of(now) == place
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {},

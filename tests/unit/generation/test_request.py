@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.protocol import Grammar
 from gateway.errors import ContextLengthExceeded, InvalidRequest
 from gateway.generation.request import GenerationRequest, answer_limit
+from gateway.generation.tools.definition import Function, ToolUse
 
 
 def test_registered_instruction_is_the_default(
@@ -38,6 +40,22 @@ def test_user_input_is_the_last_user_message(
     a_request: Callable[..., GenerationRequest],
 ) -> None:
     assert a_request(("user", "one"), ("assistant", "1"), ("user", "two")).user_input == "two"
+
+
+@pytest.mark.parametrize(
+    ("fields", "form"),
+    [
+        ({}, "free"),
+        ({"tools": ToolUse((Function("f"),))}, "free"),
+        ({"grammar": Grammar("regex", "x+")}, "json"),
+        ({"grammar": Grammar("json_schema", "{}"), "tools": ToolUse((Function("f"),))}, "json"),
+        ({"tools": ToolUse((Function("f"),), required=True)}, "tool"),
+    ],
+)
+def test_form_of_an_answer_is_what_the_request_makes_certain(
+    a_request: Callable[..., GenerationRequest], fields: dict[str, object], form: str
+) -> None:
+    assert a_request(**fields).form == form
 
 
 @given(prompt=st.integers(1, 50), wanted=st.none() | st.integers(1, 50), context=st.integers(1, 50))

@@ -4,8 +4,9 @@ import asyncio
 from itertools import islice
 
 import pytest
+from msgspec.structs import replace
 
-from engine.protocol import Sampling, TokenLogprobs
+from engine.protocol import Finish, Sampling, TokenLogprobs
 from gateway.errors import GenerationFailed
 from gateway.generation.answer import stream_pieces
 from gateway.generation.request import Stops
@@ -67,6 +68,33 @@ def test_scored_token_starts_at_its_text_offset(scene: SchedulerScene) -> None:
     assert [scored.start for scored in piece.scored] == [0, 5, 11]
     assert [scored.sampled.token.text for scored in piece.scored] == ["brave", " queen", " finds"]
     assert [scored.sampled.logprob for scored in piece.scored] == [-token / 10 for token in tokens]
+
+
+@pytest.mark.parametrize(
+    ("min_tokens", "ignore_eos", "generated", "forced"),
+    [
+        (0, False, 3, False),
+        (0, True, 3, True),
+        (3, False, 3, True),  # it ended as soon as it could
+        (3, False, 4, False),
+        (3, False, 1, True),  # it was cut off before it could
+    ],
+)
+async def test_length_that_parameters_forced_is_recorded_so_and_without_features(
+    scene: SchedulerScene, *, min_tokens: int, ignore_eos: bool, generated: int, forced: bool
+) -> None:
+    scene.connect()
+    state = scene.request(
+        sampling=Sampling(min_tokens=min_tokens), stops=Stops(ignore_eos=ignore_eos)
+    )
+    state.prediction = replace(state.prediction, features=b"1234", instruction_hash=b"5")
+    await scene.enqueue(state)
+    (name,) = scene.names
+    scene.step({name: [7] * generated}, [Finish(name, "stop")])
+    (record,) = scene.outcomes.records
+    assert (record.generation_tokens, record.forced) == (generated, forced)
+    assert (record.features, record.instruction_hash) == ((b"", b"") if forced else (b"1234", b"5"))
+    assert record.feature_version == (0 if forced else 1)
 
 
 @pytest.mark.parametrize("stop", [" golden", "golden", "n gold"])

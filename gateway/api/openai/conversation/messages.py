@@ -18,6 +18,8 @@ REFUSED_IN_MESSAGE: Final[dict[str, tuple[object, ...]]] = {
     "reasoning_content": ("",),
     "refusal": (),
 }
+# What LiteLLM adds to the answers that it passes on, and its clients send back.
+FOREIGN: Final = "provider_specific_fields"
 # The roles whose messages may have a field.
 ROLES_OF_FIELD: Final[dict[str, tuple[str, ...]]] = {
     "tool_calls": ("assistant",),
@@ -69,9 +71,17 @@ class ChatMessage(Struct):
         return "".join(part.text or "" for part in self.content)
 
 
-MESSAGE: Final = FieldRules(frozenset(ChatMessage.__struct_fields__), refused=REFUSED_IN_MESSAGE)
-CALL: Final = FieldRules(frozenset(MessageCall.__struct_fields__), ignored=frozenset({"index"}))
-CALLED: Final = FieldRules(frozenset(CalledFunction.__struct_fields__))
+MESSAGE: Final = FieldRules(
+    frozenset(ChatMessage.__struct_fields__),
+    ignored=frozenset({FOREIGN}),
+    refused=REFUSED_IN_MESSAGE,
+)
+CALL: Final = FieldRules(
+    frozenset(MessageCall.__struct_fields__), ignored=frozenset({"index", FOREIGN})
+)
+CALLED: Final = FieldRules(
+    frozenset(CalledFunction.__struct_fields__), ignored=frozenset({FOREIGN})
+)
 PART: Final = FieldRules(
     frozenset(ContentPart.__struct_fields__),
     ignored=frozenset({"cache_control", "prompt_cache_breakpoint"}),
@@ -146,7 +156,8 @@ def screen_messages(fields: dict[str, Any]) -> list[str]:
 
 def _screen_message(message: dict[str, Any], place: str, ignored: list[str]) -> dict[str, Any]:
     """The fields to convert; adds the names of those without effect. UnsupportedParameter."""
-    fields, _ = MESSAGE.screen(message, f"{place}.")
+    fields, more = MESSAGE.screen(message, f"{place}.")
+    ignored += [f"messages[].{name}" for name in more]
     if not fields.keys() <= {"role", "content"}:
         fields = _screen_calls(fields, place, ignored)
     content = fields.get("content")
@@ -172,7 +183,9 @@ def _screen_calls(fields: dict[str, Any], place: str, ignored: list[str]) -> dic
                 param=f"{place}.{name}",
             )
     if isinstance(kept.get("function_call"), dict):
-        kept["function_call"], _ = CALLED.screen(kept["function_call"], f"{place}.function_call.")
+        called = f"{place}.function_call."
+        kept["function_call"], more = CALLED.screen(kept["function_call"], called)
+        ignored += [f"messages[].function_call.{name}" for name in more]
     if isinstance(kept.get("tool_calls"), list):
         kept["tool_calls"] = [
             _screen_call(call, f"{place}.tool_calls[{number}]", ignored)
@@ -188,7 +201,8 @@ def _screen_call(call: Any, place: str, ignored: list[str]) -> Any:
     kept, more = CALL.screen(call, f"{place}.")
     ignored += [f"messages[].tool_calls[].{name}" for name in more]
     if isinstance(kept.get("function"), dict):
-        kept["function"], _ = CALLED.screen(kept["function"], f"{place}.function.")
+        kept["function"], more = CALLED.screen(kept["function"], f"{place}.function.")
+        ignored += [f"messages[].tool_calls[].function.{name}" for name in more]
     return kept
 
 

@@ -109,8 +109,12 @@ class ToolFields(SamplingRequest, kw_only=True):
             return None
         allowed = offered.names if choice.names is None else choice.names
         if choice.mode == "auto":
-            functions_shown = tuple(each for each in offered.functions if each.name in allowed)
-            offered = msgspec.structs.replace(offered, functions=functions_shown)
+            shown = [n for n, each in enumerate(offered.functions) if each.name in allowed]
+            offered = msgspec.structs.replace(
+                offered,
+                functions=tuple(offered.functions[number] for number in shown),
+                numbers=tuple(shown),
+            )
         one = functions or choice.single or self.parallel_tool_calls is False
         return msgspec.structs.replace(
             offered,

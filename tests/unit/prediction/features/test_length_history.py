@@ -14,6 +14,7 @@ from gateway.prediction.features.length_history import (
     RequestHistory,
     prior_statistics,
 )
+from gateway.prediction.messages import FORMS, Form
 from gateway.quantiles import LEVELS
 
 TENANT, APP = UUID(int=1), UUID(int=2)
@@ -115,3 +116,44 @@ def test_memory_is_bounded_and_the_least_recently_updated_is_dropped() -> None:
     lengths.check()
     assert history(lengths, app=UUID(int=599 % 7)).app.count > 0
     assert history(lengths, app=UUID(int=593 % 7 + 1)).app.count == 0
+
+
+def test_forms_of_an_app_have_lengths_of_their_own() -> None:
+    lengths = LengthHistory()
+    for _ in range(40):
+        lengths.learn(an_outcome(200, end_user="ursula"))
+        lengths.learn(an_outcome(20, end_user="ursula", form="json"))
+    free, json = (history(lengths, form=form, end_user="ursula") for form in ("free", "json"))
+    assert math.exp(free.app.mean) > 150
+    assert math.exp(json.app.mean) < 25
+    assert math.exp(json.user.mean) < 25
+    assert (free.app.count, json.app.count, json.user.count) == (40, 40, 40)
+
+
+def test_first_answers_of_a_form_are_predicted_from_the_apps_others() -> None:
+    lengths = LengthHistory()
+    for _ in range(40):
+        lengths.learn(an_outcome(200))
+        lengths.learn(an_outcome(5, app=uuid4()))
+    free, first = history(lengths), history(lengths, form="tool")
+    assert (first.app.quantiles, first.source) == (free.app.quantiles, "app")
+    assert (first.app.count, first.user.count) == (0, 0)
+    lengths.learn(an_outcome(20, form="tool"))
+    after = history(lengths, form="tool")
+    weight = 1 / (1 + SHRINKAGE)
+    assert after.app.mean == pytest.approx(weight * math.log(20) + (1 - weight) * free.app.mean)
+    assert after.app.count == 1
+    assert history(lengths).app.mean > free.app.mean - 0.1  # moves with all lengths alone
+
+
+@given(st.lists(st.tuples(st.integers(1, 5_000), st.sampled_from(FORMS)), max_size=40))
+def test_form_of_most_lengths_is_never_drawn_to_another(
+    outcomes: list[tuple[int, Form]],
+) -> None:
+    both, alone = LengthHistory(), LengthHistory()
+    for tokens, form in outcomes:
+        both.learn(an_outcome(tokens, form=form))
+        alone.learn(an_outcome(tokens, form=form, app=APP if form == "free" else uuid4()))
+    counts = {form: sum(each == form for _, each in outcomes) for form in FORMS}
+    if counts["free"] == max(counts.values()) > 0:
+        assert history(both) == history(alone)
