@@ -403,7 +403,8 @@ if os.fork():
     os._exit(1)
 os.close(0)
 os.closerange(3, 64)
-while not os.path.exists(sys.argv[1]):
+until = time.monotonic() + 600
+while not os.path.exists(sys.argv[1]) and time.monotonic() < until:
     time.sleep(0.02)
 """
 
