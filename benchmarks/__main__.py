@@ -19,6 +19,7 @@ from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
+from benchmarks.faults import run as faults
 from benchmarks.finish_band import run as finish_band
 from benchmarks.form import run as form
 from benchmarks.g3 import run as g3
@@ -337,6 +338,15 @@ def robustness(only: str, clients: str, scripts: Path | None) -> None:
     """How late `/health/live` is answered while a client is hostile."""
     if "liveness" in _among(only, list(r1.PARTS)):
         r1.run(_among(clients, list(CLIENTS)), scripts, {"engine_threads": 1})
+
+
+@main.command("R1-faults")
+@click.option("--rounds", default=faults.ROUNDS, show_default=True, help="faults of each kind")
+@click.option("--seed", default=faults.SEED, show_default=True, help="draws load and order")
+def under_faults(rounds: int, seed: int) -> None:
+    """A gateway under load whose parts are killed and stopped."""
+    with _errors_in_one_line():
+        faults.run(rounds, seed)
 
 
 @main.command("S0")

@@ -24,9 +24,9 @@ from engine.kv.store import KvStore
 from engine.running.host_memory import available_bytes
 from engine.running.loaded_model import check_supported, shape_of
 from engine.running.model import choose_device
+from engine.running.model_config import read_config
 from engine.running.number_format import Processor, choose_format
 from engine.running.sizing import cpu_pages
-from engine.running.transformers_model import read_config
 from engine.settings import Settings, read_settings
 
 PAGES: Final = 4  # of the small case that the kernel computes

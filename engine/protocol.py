@@ -210,6 +210,13 @@ class KvState(Struct, frozen=True, omit_defaults=True):
     swapped: int = 0
 
 
+class Starting(Struct, frozen=True):
+    """The answer, with status 503, of an engine that loads its model; `phase` is for people."""
+
+    epoch: str
+    phase: str
+
+
 class EngineInfo(Struct, frozen=True):
     """What the engine serves; constant during its lifetime (`epoch`).
 

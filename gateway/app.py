@@ -104,6 +104,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         ],
         dependencies={
             "service": Provide(lambda: node.service, sync_to_thread=False),
+            "parts": Provide(lambda: node.parts, sync_to_thread=False),
             "jobs": Provide(lambda: node.jobs, sync_to_thread=False),
             "files": Provide(lambda: node.files, sync_to_thread=False),
             "uploads": Provide(lambda: uploads, sync_to_thread=False),

@@ -30,6 +30,7 @@ LmaasError
 │   ├── DatabaseLost
 │   ├── DeadlineUnreachable
 │   │   └── QueueTimeExceeded
+│   ├── GatewayStarting
 │   ├── QueueFull
 │   ├── ShuttingDown
 │   └── TooManyConnections
@@ -231,6 +232,18 @@ class PredictorRefused(Conflict):
     )
 
 
+class PredictorBroken(InvalidRequest):
+    """The predictor version cannot be loaded, or predicts what is no length: a trial of it in a
+    process of its own failed, died or hung.
+    """
+
+    code = "predictor_broken"
+    remedy = (
+        "`message` says what happened. Export the version again, or train one with "
+        "`lmaas admin predictors train`."
+    )
+
+
 class OverLimit(LmaasError):
     """Too many unknown API keys are being looked up at the same time."""
 
@@ -386,6 +399,16 @@ class QueueFull(Unavailable):
     remedy = (
         "Retry after `Retry-After` seconds or at another gateway. An operator can add a node, or "
         "raise `LMAAS_MAX_QUEUED_TOKENS` and `LMAAS_MAX_QUEUED_REQUESTS`."
+    )
+
+
+class GatewayStarting(Unavailable):
+    """The gateway starts: its database, or its engine's model, is not there yet."""
+
+    code = "starting"
+    remedy = (
+        "Retry after `Retry-After` seconds or at another gateway. `reason` in `GET /health/ready` "
+        "says what the start does."
     )
 
 

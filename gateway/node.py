@@ -11,20 +11,23 @@ from typing import Final
 import msgspec
 import structlog
 from msgspec import Struct
+from prometheus_client import CollectorRegistry
 
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
-from gateway.database.supervision import PostgresSupervisor
+from gateway.database.supervision import DatabaseWatch
 from gateway.deletion.requests import DeletedRequests
 from gateway.deletion.sweeper import ErasureSweeper
 from gateway.engines.colocated import ColocatedEngine
-from gateway.engines.supervisor import EngineSupervisor, socket_path
+from gateway.engines.start import engine_ready, engine_socket, start_engine
+from gateway.engines.supervisor import EngineSupervisor
 from gateway.errors import InvalidRequest, StartupFailure
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
 from gateway.files.sweeper import FileSweeper
 from gateway.generation.holds.holds import Holds
+from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.queue.load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
@@ -32,11 +35,12 @@ from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, 
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.engine_costs import EngineCostWriter
 from gateway.history.key_uses import KeyUses
-from gateway.history.retention import HistoryRetention
+from gateway.history.retention import HistoryRetention, Kept
 from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
 from gateway.jobs.batches.limits import BatchLimits
+from gateway.parts import Parts
 from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.comparison import VersionComparer
@@ -44,6 +48,7 @@ from gateway.prediction.lifecycle.listener import PredictorListener
 from gateway.prediction.lifecycle.log_import import LogImport, TokenCounters
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.lifecycle.trial.trial import VersionTrial
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.scheduling.policy import Options
 from gateway.served_model import Progress, ServedModel
@@ -56,7 +61,6 @@ from gateway.usage.limits.running import RunningLimits, running_limits
 
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
 BATCH_OWNER_FILE: Final = "batch_owner"
-ENGINE_START_TIMEOUT_S: Final = 600.0
 OTHERS: Final = 0o066  # read and write by group and others
 
 log = structlog.get_logger()
@@ -68,6 +72,7 @@ class GatewayNode(Struct, frozen=True):
     settings: Settings
     served: ServedModel
     database: Database
+    parts: Parts
     admin_key: AdminKey
     authenticator: Authenticator
     changes: TenancyChanges
@@ -92,15 +97,20 @@ class DemoApp(Struct):
 
 @asynccontextmanager
 async def running_node(
-    settings: Settings, served: ServedModel, endpoints: Endpoints, say: Progress
+    settings: Settings,
+    served: ServedModel,
+    endpoints: Endpoints,
+    say: Progress,
+    registry: CollectorRegistry,
 ) -> AsyncIterator[GatewayNode]:
     """Start every part; on exit, stop them in reverse. StartupFailure gives the reason.
 
-    `endpoints` are those that lines of batch jobs may name.
+    `endpoints` are those that lines of batch jobs may name. Metrics go to `registry`.
     """
     data_dir = settings.data_folder
     async with AsyncExitStack() as stack:
         stack.enter_context(_data_folder(data_dir))
+        say("reading the tokenizer")
         embedder, folder = await asyncio.gather(
             asyncio.to_thread(find_embedder, settings.embedder),
             asyncio.to_thread(model_folder, served.location),
@@ -108,13 +118,15 @@ async def running_node(
         wanted = settings.tool_parser
         tokenizer = ChatTokenizer(folder, None if wanted == "auto" else wanted)
         demo_apps = _demo_apps(folder, tokenizer)
-        supervisor = await _start_engine(stack, settings, served, say)
-        url = settings.database_url or await _start_postgres(stack, data_dir, say)
+        engine_process = await _start_engine(stack, settings, served, say)
+        database_watch = await _find_database(stack, settings, say)
+        url = database_watch.url
+        say("preparing the database")
         await asyncio.to_thread(migrate, url)
         database = await Database.open(url)
         stack.push_async_callback(database.close)
 
-        history = await _start_history(stack, database, data_dir, settings.history_days)
+        history = await _start_history(stack, database, settings)
         say("starting the length predictor")
         model = served.name
         model_hash = await asyncio.to_thread(model_fingerprint, folder)
@@ -126,36 +138,13 @@ async def running_node(
             embedder=embedder,
             keep_late=history.add_embeddings,
         )
-        await predictor.start()
-        stack.push_async_callback(predictor.close)
-        registry = Registry(database.sessions, embedder=embedder.id)
-        listener = PredictorListener(registry, predictor, url)
-        await listener.start()
-        stack.push_async_callback(listener.close)
-        runs = TrainingRuns(
-            database.sessions,
-            model=model,
-            model_hash=model_hash,
-            database_url=url,
-            embedder=embedder,
+        versions, runs = await _start_prediction(
+            stack, predictor, database, url, automatic=settings.automatic_training
         )
-        await runs.recover()
-        stack.push_async_callback(runs.close)
-        automatic = AutoTraining(
-            database.sessions,
-            runs,
-            predictor.drift,
-            model=model,
-            database_url=url,
-            enabled=settings.automatic_training,
-        )
-        automatic.start()
-        stack.push_async_callback(automatic.close)
-
         limits = await stack.enter_async_context(
             running_limits(database.sessions, url, model=model)
         )
-        engine = ColocatedEngine(str(_socket(settings, data_dir)))
+        engine = ColocatedEngine(str(engine_socket(settings)))
         scheduler = Scheduler(
             model,
             engine,
@@ -164,6 +153,8 @@ async def running_node(
             policy=settings.policy,
             options=_options(settings),
             tau_floor=settings.tau_floor,
+            outage_s=settings.max_engine_outage_s,
+            metrics=GatewayMetrics(registry),
             bounds=_bounds(settings),
             holds=Holds(
                 limits.ledger,
@@ -172,15 +163,17 @@ async def running_node(
                 spent_budget=settings.spent_budget,
             ),
         )
-        workers = TextWorkers()
-        stack.callback(workers.close)
+        _account_for_history(scheduler, history)
+        stack.callback((workers := TextWorkers()).close)
         service = GenerationService(model, tokenizer, predictor, scheduler, workers)
         _start_costs(stack, database, scheduler)
         await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(service.stop)
         say("loading the model")
-        await _engine_ready(service, supervisor)
+        await engine_ready(
+            service.scheduler.engine.ready(), engine_process, settings.max_engine_start_s
+        )
         # Keys are created last: a start that fails shows none.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
         demo_key = await ensure_demo(
@@ -194,12 +187,13 @@ async def running_node(
             settings=settings,
             served=served,
             database=database,
+            parts=Parts(scheduler.engine, predictor, database_watch, engine_process),
             admin_key=admin_key,
             authenticator=authenticator,
             changes=changes,
             history=history,
             service=service,
-            registry=registry,
+            registry=versions,
             runs=runs,
             comparison=VersionComparer(database.sessions, database_url=url, embedder=embedder),
             logs=LogImport(
@@ -238,27 +232,80 @@ def _data_folder(data_dir: Path) -> Iterator[None]:
         yield
 
 
-async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) -> str:
-    say("starting the embedded Postgres")
-    postgres = EmbeddedPostgres(data_dir)
-    stack.push_async_callback(asyncio.to_thread, postgres.stop)
-    url = await asyncio.to_thread(postgres.start)
-    stack.push_async_callback(PostgresSupervisor(postgres).close)
-    return url
+async def _find_database(stack: AsyncExitStack, settings: Settings, say: Progress) -> DatabaseWatch:
+    """The watch over the database of the settings, or over an embedded one, which is started."""
+    postgres = None
+    url = settings.database_url
+    if url is None:
+        say("starting the embedded Postgres")
+        postgres = EmbeddedPostgres(settings.data_folder)
+        stack.push_async_callback(asyncio.to_thread, postgres.stop)
+        url = await asyncio.to_thread(postgres.start)
+    watch = DatabaseWatch(url, postgres)
+    stack.push_async_callback(watch.close)
+    return watch
 
 
 async def _start_history(
-    stack: AsyncExitStack, database: Database, data_dir: Path, days: float | None
+    stack: AsyncExitStack, database: Database, settings: Settings
 ) -> HistoryWriter:
     """The writer of history, with its spool in the data folder; what is too old is deleted."""
-    if days is not None:
-        retention = HistoryRetention(database.sessions, days)
-        retention.start()
-        stack.push_async_callback(retention.close)
-    history = HistoryWriter(database.sessions, data_dir / "spool")
+    spool = settings.data_folder / "spool"
+    kept = Kept(
+        history=settings.history_days, audit=settings.audit_days, set_aside=settings.set_aside_days
+    )
+    retention = HistoryRetention(database.sessions, kept, spool)
+    retention.start()
+    stack.push_async_callback(retention.close)
+    history = HistoryWriter(database.sessions, spool)
     await history.start()
     stack.push_async_callback(history.close)
     return history
+
+
+async def _start_prediction(
+    stack: AsyncExitStack,
+    predictor: LengthPredictor,
+    database: Database,
+    url: str,
+    *,
+    automatic: bool,
+) -> tuple[Registry, TrainingRuns]:
+    """The predictor's process, its versions, and the runs that train them; `automatic` ones too."""
+    sessions, model, embedder = database.sessions, predictor.model, predictor.embedder
+    await predictor.start()
+    stack.push_async_callback(predictor.close)
+    registry = Registry(sessions, embedder=embedder.id, trial=VersionTrial(embedder))
+    listener = PredictorListener(registry, predictor, url)
+    await listener.start()
+    stack.push_async_callback(listener.close)
+    runs = TrainingRuns(
+        sessions,
+        model=model,
+        model_hash=predictor.model_hash,
+        database_url=url,
+        embedder=embedder,
+    )
+    await runs.recover()
+    stack.push_async_callback(runs.close)
+    training = AutoTraining(
+        sessions,
+        runs,
+        predictor.drift,
+        model=model,
+        database_url=url,
+        enabled=automatic,
+    )
+    training.start()
+    stack.push_async_callback(training.close)
+    return registry, runs
+
+
+def _account_for_history(scheduler: Scheduler, history: HistoryWriter) -> None:
+    """Export what went wrong with history, and charge what a killed gateway was running."""
+    scheduler.metrics.count_history(history.counts)
+    for record in history.lost:
+        scheduler.holds.charge_lost(record)
 
 
 def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:
@@ -267,6 +314,18 @@ def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) 
     sweeper.start()
     stack.push_async_callback(sweeper.close)
     return FileStore(database.sessions, FileBounds.of(settings), wake=sweeper.wake)
+
+
+async def _start_engine(
+    stack: AsyncExitStack, settings: Settings, served: ServedModel, say: Progress
+) -> EngineSupervisor | None:
+    """The supervised engine process; None if the settings name an engine started elsewhere."""
+    if settings.engine_socket:
+        return None
+    say("starting the engine")
+    supervisor = await start_engine(settings, served.location, settings.data_folder / "engine.log")
+    stack.push_async_callback(supervisor.stop)
+    return supervisor
 
 
 def _start_costs(stack: AsyncExitStack, database: Database, scheduler: Scheduler) -> None:
@@ -309,69 +368,6 @@ def _follow_changes(
     changes.start()
     stack.push_async_callback(changes.close)
     return changes
-
-
-def _socket(settings: Settings, data_dir: Path) -> Path:
-    return Path(settings.engine_socket) if settings.engine_socket else socket_path(data_dir)
-
-
-def engine_environment(settings: Settings, model: str, socket: Path) -> dict[str, str]:
-    """The environment of the engine process: the gateway's settings, and the model's location."""
-    return {
-        "LMAAS_MODEL": model,
-        "LMAAS_DATA_DIR": settings.data_dir,
-        "LMAAS_ENGINE_SOCKET": str(socket),
-        "LMAAS_KV_TOKENS": str(settings.kv_tokens),
-        "LMAAS_KV_MEMORY_SHARE": str(settings.kv_memory_share),
-        "LMAAS_HOST_KV_TOKENS": str(settings.host_kv_tokens),
-        "LMAAS_PREFIX_SHARING": str(settings.prefix_sharing).lower(),
-        "LMAAS_PAGE_TOKENS": str(settings.page_tokens),
-        "LMAAS_ENGINE_THREADS": str(settings.engine_threads),
-        "LMAAS_ENGINE_DEVICE": settings.engine_device,
-        "LMAAS_ENGINE_DTYPE": settings.engine_dtype,
-        "LMAAS_ENGINE_STEP_TOKENS": str(settings.engine_step_tokens),
-        "LMAAS_MAX_RUNNING": str(settings.max_running),
-        "LMAAS_ENGINE_PIN_SHARE": str(settings.engine_pin_share),
-        "LMAAS_ENGINE_BACKGROUND_FACTOR": str(settings.engine_background_factor),
-        "LMAAS_ENGINE_GRAPH_ROWS": str(settings.engine_graph_rows),
-        "LMAAS_ENGINE_STEP_LIMIT_S": str(settings.engine_step_limit_s),
-        "LMAAS_LOG_LEVEL": settings.log_level,
-    }
-
-
-async def _start_engine(
-    stack: AsyncExitStack, settings: Settings, served: ServedModel, say: Progress
-) -> EngineSupervisor | None:
-    """Start the supervised engine process; None if the settings name an external engine."""
-    if settings.engine_socket:
-        return None
-    say("starting the engine")
-    data_dir = settings.data_folder
-    environment = engine_environment(settings, served.location, _socket(settings, data_dir))
-    supervisor = EngineSupervisor(environment, data_dir / "engine.log")
-    await supervisor.start()
-    stack.push_async_callback(supervisor.stop)
-    return supervisor
-
-
-async def _engine_ready(service: GenerationService, supervisor: EngineSupervisor | None) -> None:
-    """Wait until the engine answers. StartupFailure if it fails or takes too long."""
-    ready = asyncio.create_task(service.scheduler.engine.ready())
-    failed = asyncio.create_task(supervisor.failed()) if supervisor else None
-    waits = [task for task in (ready, failed) if task]
-    try:
-        await asyncio.wait(
-            waits, timeout=ENGINE_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        if failed and failed.done():
-            raise failed.result()
-        if not ready.done():
-            raise StartupFailure(f"the engine did not answer within {ENGINE_START_TIMEOUT_S:.0f} s")
-        if supervisor:
-            supervisor.proven = True
-    finally:
-        for task in waits:
-            task.cancel()
 
 
 def _options(settings: Settings) -> Options:

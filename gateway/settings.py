@@ -79,12 +79,31 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = 30.0
     history_days: Annotated[
-        Annotated[float, Meta(gt=0, le=36_500)] | None,
+        float,
         Meta(
-            description="how long the records of finished requests are kept, in days; their usage "
-            "stays; unset: for ever",
+            gt=0,
+            le=36_500,
+            description="how long the records of finished requests are kept, in days, and the "
+            "embeddings of instructions since their last use; usage stays",
         ),
-    ] = None
+    ] = 730.0
+    audit_days: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=36_500,
+            description="how long entries of the audit trail are kept, in days",
+        ),
+    ] = 1825.0
+    set_aside_days: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=36_500,
+            description="how long lines that history refused are kept in the spool's folder, in "
+            "days",
+        ),
+    ] = 90.0
     max_body_values: Annotated[
         int,
         Meta(
@@ -332,6 +351,16 @@ class Settings(Struct, frozen=True, rename=_variable):
         float,
         Meta(ge=0, description="longest time for running requests to finish at a stop, in seconds"),
     ] = 20.0
+    stop_delay_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=600,
+            description="time between SIGTERM and the closing of the port, in seconds: "
+            "`/health/ready` says no at once, so that load balancers send requests elsewhere, and "
+            "those that still come are served; Ctrl-C closes the port at once",
+        ),
+    ] = 5.0
     engine_socket: Annotated[
         str | None,
         Meta(description="Unix socket of an engine started elsewhere; unset: one is started"),
@@ -453,6 +482,30 @@ class Settings(Struct, frozen=True, rename=_variable):
             "device, and the engine is restarted",
         ),
     ] = 120.0
+    max_engine_silence_s: Annotated[
+        float,
+        Meta(
+            ge=2,
+            description="longest time that the engine process gives no sign of life, in seconds; "
+            "after it, it is killed and started again",
+        ),
+    ] = 15.0
+    max_engine_start_s: Annotated[
+        float,
+        Meta(
+            ge=10,
+            description="longest time that the engine takes to load its model, in seconds; after "
+            "it, the gateway's start fails, and a restart of the engine begins again",
+        ),
+    ] = 600.0
+    max_engine_outage_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="how long requests wait for a lost engine, in seconds from its last sign "
+            "of life; one that starts again gives signs of life while it loads its model",
+        ),
+    ] = 30.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(description="least severe level that is logged"),

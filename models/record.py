@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index, false, text
+from sqlalchemy import Index, false, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -127,11 +127,13 @@ class RequestRecord(Base):
 class Instruction(Base):
     """The embedding of an instruction, stored once per embedder, under the instruction's SHA-256.
 
-    The embedder of rows of earlier releases is ''.
+    The embedder of rows of earlier releases is ''. `used_at` is within a day of its last use.
     """
 
     __tablename__ = "instructions"
+    __table_args__ = (Index(None, "used_at"),)
 
     hash: Mapped[bytes] = mapped_column(primary_key=True)
     embedder: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
     embedding: Mapped[bytes]
+    used_at: Mapped[datetime] = mapped_column(server_default=func.now())

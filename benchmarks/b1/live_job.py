@@ -25,6 +25,7 @@ from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
+from gateway.history.journal import Begun
 from gateway.history.record import Record
 from gateway.jobs.planning.plan import JobPlan, plan_lines
 from gateway.jobs.prefix_groups import ALONE
@@ -155,6 +156,9 @@ class PlannedLines:
 
 class _NoHistory:
     """Records nothing."""
+
+    def note_starts(self, begun: Sequence[Begun]) -> None:
+        """Ignored."""
 
     def record(self, record: Record) -> None:
         """Ignored."""

@@ -1,7 +1,6 @@
 """A client of one engine process, over its socket like the gateway."""
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -113,9 +112,9 @@ class EngineProcess:
         self.close()
 
     def wait_until_ready(self) -> None:
-        """Wait until the engine accepts calls. RuntimeError if it does not start."""
+        """Wait until the engine serves. RuntimeError if it does not start."""
         end = monotonic() + START_TIMEOUT_S
-        while not self._listens():
+        while not self._serves():
             if self.process.poll() is not None or monotonic() > end:
                 self.close()
                 raise RuntimeError(f"the engine did not start: {self._last_log_line()}")
@@ -182,9 +181,13 @@ class EngineProcess:
             if isinstance(value, int | float) and name in before
         )
 
-    def _listens(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as caller:
-            return caller.connect_ex(str(self._socket)) == 0
+    def _serves(self) -> bool:
+        if not self._socket.exists():
+            return False
+        try:
+            return self._http.get("/health").is_success
+        except httpx.TransportError:
+            return False
 
     def _last_log_line(self) -> str:
         lines = Path(self._log.name).read_text().strip().splitlines()

@@ -17,7 +17,7 @@ from benchmarks.g3.callers import MODELS, AppKey
 from benchmarks.harness.report import Row, Target, target
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
-from gateway.history.retention import HistoryRetention
+from gateway.history.retention import HistoryRetention, Kept
 from gateway.history.writer import FLUSH_INTERVAL_S, HistoryWriter
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
@@ -71,7 +71,7 @@ async def measure(
     began = time.monotonic()
     with suppress(TimeoutError):
         async with asyncio.timeout(MAX_DELETE_S):
-            await HistoryRetention(sessions, kept_days).sweep()
+            await HistoryRetention(sessions, Kept(history=kept_days)).sweep()
     lasted_s = time.monotonic() - began
     stop.set()
     meanwhile = await task

@@ -12,14 +12,9 @@ from typing import Any, Final
 from benchmarks.harness.paths import ROOT
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.job_kills.job import MODEL, Kept, kept_of, submit, write_lines
-from benchmarks.job_kills.processes import (
-    KILLED,
-    MEASURED,
-    MemorySamples,
-    Processes,
-    Sample,
-)
+from benchmarks.job_kills.processes import KILLED, MEASURED, MemorySamples, Sample
 from benchmarks.live.gateway_process import API_KEY, GatewayProcess
+from benchmarks.live.processes import Processes
 from gateway.cli.batch.client import BatchClient
 from gateway.errors import LmaasError
 

@@ -75,7 +75,7 @@ class GatewayProcess:
 
     def __init__(self, name: str, **settings: object) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lmaas-bench-")
-        self.data_dir = Path(self._folder.name) / "data"
+        self.data_dir = Path(str(settings.get("data_dir", Path(self._folder.name) / "data")))
         self._log = log_file(name)
         own = {
             "data_dir": self.data_dir,
@@ -83,6 +83,7 @@ class GatewayProcess:
             "api_key": API_KEY,
             "admin_key": ADMIN_KEY,
             "automatic_training": "false",
+            "stop_delay_s": 0,
             "log_level": "warning",
         }
         self._environment = environment({**own, **settings})

@@ -16,6 +16,7 @@ from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
 from gateway.engines.colocated import ColocatedEngine
+from gateway.engines.start import engine_environment
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.generation.queue.load import QueueBounds
 from gateway.generation.scheduler import Scheduler
@@ -23,7 +24,6 @@ from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.writer import HistoryWriter
-from gateway.node import engine_environment
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.scheduling.policy import Options
 from gateway.settings import Settings

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from engine.errors import UnsupportedModel
@@ -13,6 +13,7 @@ from engine.networks.huggingface import HuggingFaceNetwork, llama_network
 from engine.networks.interface import Network
 from engine.networks.shape import read_shape
 from engine.running.loaded_model import LoadedModel, check_supported, unloadable
+from engine.running.model_config import read_config
 from engine.running.number_format import NumberFormat
 
 
@@ -55,11 +56,3 @@ def _network(module: Any, name: str, *, own: bool) -> Network:
         return HuggingFaceNetwork(module)
     except ValueError as error:
         raise UnsupportedModel(f"LMAAS_MODEL: {name} is not served: {error}") from error
-
-
-def read_config(name: str) -> Any:
-    """The configuration of a folder or hub name. StartupFailure if there is none."""
-    try:
-        return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise unloadable(name, error) from error

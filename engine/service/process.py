@@ -9,7 +9,6 @@ from dataclasses import asdict
 from functools import partial
 from socket import socket
 from typing import Any, Final
-from uuid import uuid4
 
 import msgspec
 import structlog
@@ -17,13 +16,12 @@ import torch
 import uvicorn
 import uvloop
 
-from engine.address import Address
 from engine.grammar.cache import GrammarCache, no_compiler
 from engine.grammar.compiler import Compiler
 from engine.kv.host import HostTier
 from engine.kv.pages import PagePool
 from engine.loop import StepLoop
-from engine.protocol import PHASE_EVENT, EngineInfo, KvState, Step
+from engine.protocol import EngineInfo, KvState, Step
 from engine.running.loaded_model import LoadedModel
 from engine.running.model import load_model, tokenizer_file
 from engine.running.runner import Runner
@@ -31,6 +29,7 @@ from engine.running.sizing import max_running, pool_pages
 from engine.service.events import EventLog
 from engine.service.server import Server
 from engine.service.sessions import Sessions
+from engine.service.startup import Startup
 from engine.settings import Settings
 from engine.step.commands import Audit
 from engine.step.composer import Composer
@@ -50,18 +49,18 @@ WARM_UP_TOKENS: Final = {"cpu": 128, "cuda": 512}
 log = structlog.get_logger()
 
 
-def serve(settings: Settings, address: Address) -> int:
-    """Load the model, serve it on an address, and return the exit code at the end.
+def serve(settings: Settings, startup: Startup) -> int:
+    """Load the model, serve it on the startup's socket, and return the exit code at the end.
 
-    StartupFailure if the model cannot be loaded or the address not be used.
+    StartupFailure if the model cannot be loaded.
     """
     torch.set_num_threads(1)  # in this thread; the model's own thread uses more
     threads = settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1)
-    log.info(PHASE_EVENT, phase="reading weights")
+    startup.enter("reading weights")
     model = load_model(settings.model, settings.engine_device, settings.engine_dtype)
     if model.number_format.warning:
         log.warning("dtype_slow", dtype=_name(model.dtype), reason=model.number_format.warning)
-    log.info(PHASE_EVENT, phase="allocating memory")
+    startup.enter("allocating memory")
     pages = pool_pages(model, settings)
     runner = Runner(
         model,
@@ -70,7 +69,7 @@ def serve(settings: Settings, address: Address) -> int:
         threads=threads,
         graph_rows=settings.engine_graph_rows,
     )
-    log.info(PHASE_EVENT, phase="warming up")
+    startup.enter("warming up")
     costs = runner.measure(
         min(WARM_UP_TOKENS[model.device.type], settings.engine_step_tokens, model.context_tokens)
     )
@@ -86,27 +85,27 @@ def serve(settings: Settings, address: Address) -> int:
         max_running(model, settings),
         settings.engine_background_factor,
     )
-    info = describe(model, pages, settings, composer.max_running)
+    info = describe(startup.epoch, model, pages, settings, composer.max_running)
     tokenizer = tokenizer_file(settings.model)
     grammars = GrammarCache(
         partial(Compiler, tokenizer, model.vocabulary, model.stop_ids) if tokenizer else no_compiler
     )
-    listener = address.listen()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as asynchronous:
             engine = Engine(runner, composer, info, settings.engine_step_limit_s, grammars)
-            return asynchronous.run(engine.serve(listener))
+            return asynchronous.run(engine.serve(startup.served()))
     finally:
-        address.remove()
         runner.close()
         grammars.close()
 
 
-def describe(model: LoadedModel, pages: int, settings: Settings, running: int) -> EngineInfo:
+def describe(
+    epoch: str, model: LoadedModel, pages: int, settings: Settings, running: int
+) -> EngineInfo:
     """The `/info` of this process; its context is limited by the KV pool."""
     page_tokens = settings.page_tokens
     return EngineInfo(
-        epoch=uuid4().hex,
+        epoch=epoch,
         model=model.name,
         context_tokens=min(model.context_tokens, pages * page_tokens),
         vocabulary=model.vocabulary,

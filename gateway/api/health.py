@@ -8,8 +8,8 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
-from gateway.generation.engine_session import EngineSession
 from gateway.generation.service import GenerationService
+from gateway.parts import Parts
 
 GET_AND_HEAD: Final = (HttpMethod.GET, HttpMethod.HEAD)
 
@@ -17,17 +17,25 @@ GET_AND_HEAD: Final = (HttpMethod.GET, HttpMethod.HEAD)
 class Health(Struct):
     """The state of the gateway and its parts.
 
-    `predictions` is `model`, or `untrained` without a version; `fallback` if more than 5 % of the
-    last 200 requests that waited 100 ms or longer started without the model's prediction.
+    `status` is `ready`, `starting`, `stopping`, or `unavailable` while the engine takes no request;
+    `reason` says why it is not ready. A part is `connected`, `away`, `held` by an operator, or
+    `starting` and what it does. `predictions` is `model`, or `untrained` without a version;
+    `fallback` if no version can be used, or more than 5 % of the last 200 requests that waited
+    100 ms or longer started without the model's prediction. `unusable_version` is the active
+    version if this gateway cannot load it: the one before it, or the history of lengths, predicts
+    in its place.
     """
 
     status: str
     engine: str
     predictor: str
     predictor_version: UUID | None
+    unusable_version: UUID | None
     predictions: str
     waiting: int
     running: int
+    database: str
+    reason: str | None = None
 
 
 class HealthController(Controller):
@@ -47,30 +55,34 @@ class HealthController(Controller):
         summary="Would a request be served now?",
         responses={503: ResponseSpec(Health, description="it would not", generate_examples=False)},
     )
-    async def ready(self, service: NamedDependency[GenerationService]) -> Response[Health]:
+    async def ready(
+        self, service: NamedDependency[GenerationService], parts: NamedDependency[Parts]
+    ) -> Response[Health]:
         """200 when a request would be served, else 503. A predictor that is away costs nothing
         but accuracy, and a database that is away delays history, so neither makes it unready.
         """
-        ready, scheduler = service.ready, service.scheduler
+        states, table = parts.states, service.scheduler.table
+        status, reason = "ready", None
+        if service.stopping:
+            status, reason = "stopping", "the gateway stops"
+        elif not service.ready:
+            status, reason = "unavailable", f"engine: {states['engine']}"
         health = Health(
-            status="ready" if ready else "unavailable",
-            engine=_engine(scheduler.engine),
-            predictor="connected" if service.predicting else "away",
+            status=status,
+            reason=reason,
+            engine=states["engine"],
+            predictor=states["predictor"],
+            database=states["database"],
             predictor_version=service.predictor_version,
+            unusable_version=service.unusable_version,
             predictions=_predictions(service),
-            waiting=len(scheduler.table.waiting),
-            running=len(scheduler.table.running),
+            waiting=len(table.waiting),
+            running=len(table.running),
         )
-        return Response(health, status_code=200 if ready else 503)
+        return Response(health, status_code=200 if status == "ready" else 503)
 
 
 def _predictions(service: GenerationService) -> str:
     if service.predictor_version is None:
-        return "untrained"
+        return "untrained" if service.unusable_version is None else "fallback"
     return "fallback" if service.scheduler.sources.falling_back else "model"
-
-
-def _engine(engine: EngineSession) -> str:
-    if not engine.connected:
-        return "away"
-    return "held" if engine.held else "connected"

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from gateway.api.guards import bearer
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.service import GenerationService
+from gateway.parts import Parts
 from gateway.scheduling.lmaas.policy import LmaasPolicy
 from gateway.tenancy.scopes import AdminAccess, Scope
 
@@ -29,6 +30,7 @@ class MetricsController(Controller):
         request: Request[Any, Any, Any],
         service: NamedDependency[GenerationService],
         admission: NamedDependency[AdminAccess],
+        parts: NamedDependency[Parts],
     ) -> Response[bytes]:
         """Series without tenant names; with the admin key or a `read` key also those with names.
 
@@ -39,6 +41,7 @@ class MetricsController(Controller):
             await admission.admit(bearer(request), Scope.READ, reads=True)
         metrics = service.scheduler.metrics
         read_gauges(metrics, service)
+        metrics.parts(parts.states, parts.restarts)
         text = generate_latest(metrics.registry)
         if named:
             text += generate_latest(metrics.tenants.registry)

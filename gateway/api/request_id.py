@@ -1,6 +1,5 @@
-"""Adds `x-request-id` and the processing time to every response, and counts it."""
+"""Adds `x-request-id` and the processing time to every response, counts it and logs it."""
 
-import time
 from collections import defaultdict
 from functools import cached_property
 from typing import Any, cast
@@ -22,6 +21,7 @@ from litestar.types import (
 from prometheus_client import CollectorRegistry
 from structlog.contextvars import bound_contextvars
 
+from gateway.api.connections.access_log import Exchange
 from gateway.api.cors import check_preflight
 from gateway.api.errors import error_response
 from gateway.api.http_metrics import ERROR_CODE, HttpMetrics
@@ -67,7 +67,7 @@ class IdentifyingApp(Litestar):
             await super().__call__(scope, receive, send)
 
     async def _respond(self, scope: HTTPScope, receive: Receive, send: Send | LifeSpanSend) -> None:
-        began, request_id = time.monotonic(), new_request_id()
+        exchange, request_id = Exchange(scope, receive, send), new_request_id()
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -77,14 +77,16 @@ class IdentifyingApp(Litestar):
                 allowed = self._methods.get(scope.get("path_template", ""))
                 if scope["method"] == "OPTIONS" and allowed:
                     headers["allow"] = allowed
-                headers["openai-processing-ms"] = f"{(time.monotonic() - began) * 1000:.0f}"
-            await send(message)  # type: ignore[arg-type]
+                headers["openai-processing-ms"] = f"{exchange.took_ms:.0f}"
+            await exchange.send(message)
 
         with bound_contextvars(request_id=request_id):
             try:
                 check_preflight(self.cors_config, scope)
             except OriginRefused as error:
                 scope.setdefault("state", {})[ERROR_CODE] = error.code
-                await error_response(error)(scope, receive, send_named)
+                await error_response(error)(scope, exchange.receive, send_named)
             else:
-                await super().__call__(scope, receive, send_named)
+                await super().__call__(scope, exchange.receive, send_named)
+            finally:
+                exchange.log()

@@ -16,10 +16,9 @@ from msgspec.structs import replace
 
 from engine.protocol import EngineInfo
 from gateway.engines.measurement import MeasuredEngine, TrialProgress, measured_engine
-from gateway.engines.supervisor import EngineSupervisor
-from gateway.errors import EngineLost, LmaasError, StartupFailure
+from gateway.engines.start import engine_ready, start_engine
+from gateway.errors import EngineLost, LmaasError
 from gateway.logs import set_up_logging
-from gateway.node import ENGINE_START_TIMEOUT_S, engine_environment
 from gateway.replay.cost.calibration import CalibratedEngine, FitQuality, fit_cost, lag_steps
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.cost.trials import Trial, design_trials
@@ -119,12 +118,10 @@ async def _engine(settings: Settings, model: str) -> AsyncIterator[MeasuredEngin
     click.echo("starting the engine", err=True)
     with tempfile.TemporaryDirectory(prefix="lmaas-") as folder:
         socket = Path(folder) / "engine.sock"
-        environment = engine_environment(settings, model, socket)
-        supervisor = EngineSupervisor(environment, Path(folder) / "engine.log")
-        await supervisor.start()
+        supervisor = await start_engine(settings, model, Path(folder) / "engine.log", socket)
         try:
             async with measured_engine(str(socket)) as engine:
-                await _wait_for_started(engine, supervisor)
+                await engine_ready(engine.info(), supervisor, settings.max_engine_start_s)
                 yield engine
         finally:
             await supervisor.stop()
@@ -137,24 +134,6 @@ async def _wait_for_running(engine: MeasuredEngine, socket: str) -> None:
             await engine.info()
     except TimeoutError as error:
         raise EngineLost(f"LMAAS_ENGINE_SOCKET: no engine answers on {socket}") from error
-
-
-async def _wait_for_started(engine: MeasuredEngine, supervisor: EngineSupervisor) -> None:
-    """Returns once the started engine answers. StartupFailure if it fails or takes too long."""
-    ready = asyncio.create_task(engine.info())
-    failed = asyncio.create_task(supervisor.failed())
-    try:
-        await asyncio.wait(
-            [ready, failed], timeout=ENGINE_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        if failed.done():
-            raise failed.result()
-        if not ready.done():
-            raise StartupFailure(f"the engine did not answer within {ENGINE_START_TIMEOUT_S:.0f} s")
-        supervisor.proven = True
-    finally:
-        ready.cancel()
-        failed.cancel()
 
 
 def _shape(info: EngineInfo, step_tokens: int) -> EngineShape:

@@ -20,7 +20,7 @@ class StartReport:
     def __init__(self, report_s: float = REPORT_S) -> None:
         self._report_s = report_s
         self._began_s = self._line_s = self._printed_s = time.monotonic()
-        self._line = ""
+        self.line = ""  # what begins, or began last
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._repeat, name="start-report", daemon=True)
@@ -40,7 +40,7 @@ class StartReport:
     def __call__(self, line: str) -> None:
         """Print what begins now."""
         with self._lock:
-            self._line, self._line_s = line, time.monotonic()
+            self.line, self._line_s = line, time.monotonic()
             self._print(line)
 
     def end(self) -> None:
@@ -53,8 +53,8 @@ class StartReport:
         while not self._ended.wait(self._report_s / 10):
             with self._lock:
                 now_s = time.monotonic()
-                if self._line and now_s - self._printed_s >= self._report_s:
-                    self._print(f"{self._line}, {now_s - self._line_s:.0f} s")
+                if self.line and now_s - self._printed_s >= self._report_s:
+                    self._print(f"{self.line}, {now_s - self._line_s:.0f} s")
 
     def _print(self, line: str) -> None:
         self._printed_s = time.monotonic()

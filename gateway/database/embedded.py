@@ -30,7 +30,8 @@ log = structlog.get_logger(__name__)
 
 TRANSIENT_REFUSALS: Final = ("starting up", "shutting down", "recovery", "not yet accepting")
 START_TIMEOUT_S: Final = 300.0  # crash recovery may take this long
-STOP_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 60.0  # a server that takes longer hangs, and is killed
+KILL_TIMEOUT_S: Final = 10.0
 SOCKET: Final = ".s.PGSQL.5432"
 MAX_SOCKET_PATH_BYTES: Final = 100  # the limit is 104 (macOS) or 108 (Linux), with the final NUL
 INITDB: Final = (
@@ -83,6 +84,18 @@ class EmbeddedPostgres:
     def running(self) -> bool:
         """Whether the server's process runs, though it may hang."""
         return self._postmaster() is not None
+
+    def kill(self) -> None:
+        """End a server that hangs, at once. The next `start` recovers its data."""
+        postmaster = self._postmaster()
+        if postmaster is None:
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = [postmaster, *postmaster.children(recursive=True)]
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(family, KILL_TIMEOUT_S)
 
     def stop(self) -> None:
         """Stop the server unless another process still uses it. No effect if it was not started."""
@@ -241,6 +254,7 @@ class EmbeddedPostgres:
             self._pg_ctl("stop", "--mode", "fast")
         except ProgramError as error:
             log.warning("embedded_postgres_stop_failed", reason=_reason(str(error)))
+            self.kill()
             return
         if self._socket_folder() != self._data:
             shutil.rmtree(self._socket_folder(), ignore_errors=True)

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +13,12 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from engine.protocol import EngineInfo
+from engine.protocol import EngineInfo, Starting
 from gateway.child_process import child_environment
 from gateway.diagnosis.finding import Finding, Status, failure, ok, warning
 from gateway.diagnosis.memory import MemoryNeeds, check_memory
 from gateway.diagnosis.model import local_folder
-from gateway.engines.supervisor import socket_path
-from gateway.node import engine_environment
+from gateway.engines.start import engine_environment, engine_socket
 from gateway.settings import Settings
 
 ANSWER_S: Final = 5.0
@@ -39,8 +39,11 @@ class _Fact(Struct, frozen=True):
 
 def check_engine(settings: Settings, *, running: bool) -> Iterator[Finding]:
     """The engine's answer on its socket, or whether it could start; then kernel and memory."""
-    path = Path(settings.engine_socket or socket_path(settings.data_folder))
+    path = engine_socket(settings)
     info = _ask(path)
+    if isinstance(info, Starting):
+        yield warning("engine", f"starts: {info.phase}", "wait until its model is loaded")
+        return
     if info is not None:
         yield ok("engine", _described(info))
     elif running:
@@ -73,15 +76,17 @@ def check_engine(settings: Settings, *, running: bool) -> Iterator[Finding]:
             yield ok("memory", f"the engine has its own; {left:,} MiB are left")
 
 
-def _ask(path: Path) -> EngineInfo | None:
-    """What the engine on a socket describes; None if none answers in time."""
+def _ask(path: Path) -> EngineInfo | Starting | None:
+    """What the engine on a socket answers; None if none does in time."""
     if not _listens(path):
         return None
     transport = httpx.HTTPTransport(uds=str(path))
     try:
         with httpx.Client(transport=transport, timeout=ANSWER_S) as client:
-            answer = client.get("http://engine/info").raise_for_status()
-        return msgspec.json.decode(answer.content, type=EngineInfo)
+            answer = client.get("http://engine/info")
+        if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            return msgspec.json.decode(answer.content, type=Starting)
+        return msgspec.json.decode(answer.raise_for_status().content, type=EngineInfo)
     except (httpx.HTTPError, msgspec.MsgspecError):
         return None
 

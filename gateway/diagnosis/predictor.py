@@ -50,6 +50,14 @@ def check_predictor(settings: Settings, server: RunningServer | None) -> Iterato
             "see the gateway's log for predictor_process_ended, and predictor_process_hung before "
             "it; free memory, if it was killed without the latter",
         )
+    elif unusable := health.get("unusable_version"):
+        yield warning(
+            "predictor",
+            f"the active version {unusable} cannot be loaded; "
+            f"{version or 'the history of lengths'} predicts in its place",
+            "see the gateway's log for predictor_version_refused; then "
+            "`lmaas admin predictors rollback`, or train a version",
+        )
     else:
         yield ok("predictor", f"its process answers; version {version or 'none yet'}")
     yield from _health(settings, samples, str(health.get("predictions", "")))

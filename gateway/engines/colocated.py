@@ -28,6 +28,7 @@ from engine.protocol import (
     Sequence,
     SequenceId,
     SetMode,
+    Starting,
     Step,
     Submission,
     SubmitBatch,
@@ -42,6 +43,7 @@ RETRY_DELAY_S: Final = 0.1
 SUBMIT_TIMEOUT_S: Final = 30.0
 SLOW_STEP_S: Final = 10.0  # a longer step is logged
 OK: Final = 200
+STARTING: Final = 503
 CLIENT_ERRORS: Final = range(400, 500)
 CONFLICT: Final = 409  # the engine has another epoch or another session
 
@@ -50,10 +52,19 @@ _encoder = msgspec.json.Encoder()
 _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _submitted_decoder = msgspec.json.Decoder(Submitted)
 _info_decoder = msgspec.json.Decoder(EngineInfo)
+_starting_decoder = msgspec.json.Decoder(Starting)
 
 
 class _EngineChangedError(Exception):
     """The engine was replaced or taken over, or events were lost."""
+
+
+class _EngineStartingError(ConnectionError):
+    """The engine loads its model."""
+
+    def __init__(self, starting: Starting) -> None:
+        super().__init__(f"the engine starts: {starting.phase}")
+        self.starting = starting
 
 
 class ColocatedEngine:
@@ -141,6 +152,9 @@ class ColocatedEngine:
             while True:
                 try:
                     await self._follow(connection)
+                except _EngineStartingError as error:
+                    self._mark_lost(error)
+                    self._listener.engine_starting(error.starting)
                 except (OSError, msgspec.DecodeError) as error:
                     if not await self._same_engine(connection):
                         self._mark_lost(error)
@@ -171,6 +185,8 @@ class ColocatedEngine:
     async def _fetch_info(self, connection: HttpConnection) -> EngineInfo:
         response = await connection.request("GET", "/info")
         content = await response.content()
+        if response.status == STARTING:
+            raise _EngineStartingError(_starting_decoder.decode(content))
         _check(response)
         return _info_decoder.decode(content)
 

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from typing import Protocol
 
-from engine.protocol import EngineInfo, Mode, Pin, Refused, Sequence, SequenceId, Step
+from engine.protocol import (
+    EngineInfo,
+    Mode,
+    Pin,
+    Refused,
+    Sequence,
+    SequenceId,
+    Starting,
+    Step,
+)
 
 
 class EngineListener(Protocol):
@@ -21,6 +30,9 @@ class EngineListener(Protocol):
 
     def engine_lost(self) -> None:
         """The engine does not answer; `engine_ready` follows when an engine answers again."""
+
+    def engine_starting(self, starting: Starting) -> None:
+        """A sign of life, some times a second, of an engine that loads its model."""
 
 
 class EngineClient(Protocol):

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from engine.protocol import EngineInfo, Refused, Sampling, Sequence, SequenceId, Step
+from engine.protocol import EngineInfo, Refused, Sampling, Sequence, SequenceId, Starting, Step
 from gateway.engines.colocated import ColocatedEngine
 from gateway.errors import EngineLost, GenerationFailed
 
@@ -212,6 +212,9 @@ class MeasuredEngine:
         self._fail(
             EngineLost("the engine disconnected during a measurement, or a gateway took it over")
         )
+
+    def engine_starting(self, starting: Starting) -> None:
+        """The engine is waited for."""
 
     def _fail(self, error: EngineLost | GenerationFailed) -> None:
         if self._ended is not None and not self._ended.done():

@@ -1,4 +1,4 @@
-"""Starts the engine process, restarts it when it dies, and stops it with the gateway."""
+"""Starts the engine process, restarts it when it dies or falls silent, and stops it at the end."""
 
 import asyncio
 import hashlib
@@ -12,11 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import structlog
-from msgspec import Struct
 
-from engine.protocol import PHASE_EVENT
+from gateway.engines.http_connection import HttpConnection
 from gateway.errors import StartupFailure
 from gateway.settings import without_secrets
 
@@ -25,20 +23,15 @@ CONFIGURATION_EXIT: Final = 2  # exit code: the engine cannot start with this co
 MIN_STABLE_S: Final = 30.0  # after a longer run the restart backoff begins at 0
 MAX_BACKOFF_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 12.0  # the engine completes its step first
+BEAT_S: Final = 1.0  # between two questions for a sign of life
+SILENCE_S: Final = 15.0
+IMPORT_S: Final = 60.0  # a library from a cold disk may keep a start from answering for so long
+START_S: Final = 600.0
+OK: Final = 200
 NICENESS: Final = 5
 LOG_TAIL_BYTES: Final = 4096
 
 log = structlog.get_logger()
-
-
-class _LogEntry(Struct):
-    """The part of an engine's log line that is read here."""
-
-    event: str = ""
-    phase: str = ""
-
-
-_phases = msgspec.json.Decoder(_LogEntry)
 
 
 def socket_path(data_dir: Path) -> Path:
@@ -53,10 +46,21 @@ def socket_path(data_dir: Path) -> Path:
 class EngineSupervisor:
     """Keeps one engine process alive. The process exits when the gateway's end of its stdin closes.
 
-    Set `proven` once it has answered: its configuration is valid, so it is always restarted.
+    A process that serves and then gives no sign of life for `silence_s`, or does not serve within
+    `start_s`, is killed. Set `proven` once it has answered: its configuration is valid, so it is
+    always restarted.
     """
 
-    def __init__(self, environment: Mapping[str, str], log_file: Path) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log_file: Path,
+        *,
+        silence_s: float = SILENCE_S,
+        start_s: float = START_S,
+    ) -> None:
+        self._silence_s = silence_s
+        self._start_s = start_s
         self._environment = dict(environment)
         self._log_file = log_file
         self.socket = self._environment["LMAAS_ENGINE_SOCKET"]
@@ -65,21 +69,12 @@ class EngineSupervisor:
         self._log_start = 0  # size of the log when the process was started
         self.restarts = 0
         self.proven = False
+        self.serving = False  # the newest process has answered that it serves
 
     @property
     def pid(self) -> int | None:
         """The process id of the running engine."""
         return self._process.pid if self._process else None
-
-    @property
-    def phase(self) -> str:
-        """What the newest process does until it answers, by its log; "" before the first entry."""
-        for line in reversed(self._tail()):
-            with suppress(msgspec.DecodeError):
-                entry = _phases.decode(line)
-                if entry.event == PHASE_EVENT:
-                    return entry.phase
-        return ""
 
     async def start(self) -> None:
         """Spawn the engine; it answers on its socket when the model is loaded."""
@@ -129,7 +124,7 @@ class EngineSupervisor:
         backoff = 0.0
         while self._process is not None:
             began = time.monotonic()
-            code = await self._process.wait()
+            code = await self._end_of(self._process)
             if code == CONFIGURATION_EXIT and not self.proven:
                 log.error("engine_unable", reason=self._last_line())
                 return
@@ -142,6 +137,33 @@ class EngineSupervisor:
             log.warning("engine_died", code=code, restarts=self.restarts, backoff_s=backoff)
             await asyncio.sleep(backoff)
             self._process = await self._respawn()
+
+    async def _end_of(self, process: Process) -> int:
+        """The exit code of a process, which is killed once it is silent."""
+        watch = asyncio.create_task(self._kill_silent(process), name="engine heartbeat")
+        try:
+            return await process.wait()
+        finally:
+            watch.cancel()
+            self.serving = False
+
+    async def _kill_silent(self, process: Process) -> None:
+        """Ask the process for a sign of life at each beat; kill it after too many without one.
+
+        Beats are counted, not seconds: a gateway that was suspended itself accuses no engine.
+        """
+        starting = missed = 0
+        allowed_s = max(self._silence_s, IMPORT_S)
+        async with HttpConnection(self.socket, BEAT_S) as connection:
+            while missed * BEAT_S < allowed_s and starting * BEAT_S < self._start_s:
+                await asyncio.sleep(BEAT_S)
+                status = await _status(connection)
+                missed = missed + 1 if status is None else 0
+                if status == OK:
+                    self.serving, allowed_s = True, self._silence_s
+                starting += not self.serving
+        log.warning("engine_silent", pid=process.pid, beats=missed, starting=starting)
+        process.kill()
 
     async def _respawn(self) -> Process:
         """Spawn the next process, retrying while the operating system refuses."""
@@ -164,3 +186,14 @@ class EngineSupervisor:
             size = output.seek(0, os.SEEK_END)
             output.seek(max(self._log_start, size - LOG_TAIL_BYTES))
             return output.read().decode(errors="replace").strip().splitlines()
+
+
+async def _status(connection: HttpConnection) -> int | None:
+    """The status of the engine's health; None if it does not answer."""
+    try:
+        response = await connection.request("GET", "/health")
+        await response.content()
+    except OSError:
+        connection.close()
+        return None
+    return response.status

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from engine.protocol import KvState, Sequence, SequenceId
-from gateway.errors import ContextLengthExceeded, LmaasError
+from gateway.errors import ContextLengthExceeded, LmaasError, Unavailable
 from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.engine_session import EngineSession, mode_of
 from gateway.generation.insight.estimates import expected_remainders
@@ -103,7 +103,8 @@ class Dispatcher:
             self._withdraw(state)
         elif self._table.running.pop(state.sequence_id, None) is not None:
             self._session.cancel([state.sequence_id])
-        self._settlement.end(state, "cancelled", error)
+        failed = isinstance(error, Unavailable)  # by us, not by its client or an operator
+        self._settlement.end(state, "error" if failed else "cancelled", error)
         self.decide_soon()
 
     def cancel_all(self, error: LmaasError) -> None:
@@ -265,6 +266,7 @@ class Dispatcher:
                 kv_free_pages=kv.free if kv else None,
             )
             self._sources.dispatched(state, now_s)
+        self._settlement.started(starting)
         self._table.running.update({state.sequence_id: state for state in states})
         self._preemption.starting(states)
         self._submit(batch, states)

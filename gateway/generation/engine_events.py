@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from engine.protocol import EngineInfo, Finish, Refused, Step
+from engine.protocol import EngineInfo, Finish, Refused, Starting, Step
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
@@ -25,8 +25,8 @@ from gateway.generation.settlement import Settlement
 from gateway.scheduling.control_loop import ControlLoop
 
 STEPS_BETWEEN_REVISIONS: Final = 32
+RECHECK_S: Final = 1.0  # of an engine that was given up, for which requests may wait again
 MAX_ENDS_PER_TURN: Final = 8  # of the event loop; to record and learn from one takes 0.3 ms
-MAX_OUTAGE_S: Final = 30.0  # after a longer outage of the engine its requests fail
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 class EngineEvents:
     """Listens to one engine: adds tokens to requests, ends them, and triggers decisions.
 
-    After `outage_s` without an engine all queued and running requests fail with `EngineLost`.
+    All queued and running requests fail with `EngineLost` once the session gives the engine up.
     """
 
     def __init__(
@@ -50,7 +50,6 @@ class EngineEvents:
         dispatcher: Dispatcher,
         metrics: GatewayMetrics,
         step_cost: StepCostLearner,
-        outage_s: float,
         clock: Callable[[], float],
     ) -> None:
         self._loop = loop
@@ -64,7 +63,6 @@ class EngineEvents:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._step_cost = step_cost
-        self._outage_s = outage_s
         self._clock = clock
         self._steps = 0
         self._unsettled: deque[Finish] = deque()
@@ -81,7 +79,11 @@ class EngineEvents:
         lost_at_s = self._clock()
         self._session.closed(lost_at_s)
         self._loop.interrupt()
-        asyncio.get_running_loop().call_later(self._outage_s, self._fail_all, lost_at_s)
+        self._await_engine(lost_at_s)
+
+    def engine_starting(self, starting: Starting) -> None:
+        """An engine that loads its model gave a sign of life."""
+        self._session.starting(starting, self._clock())
 
     def engine_refused(self, refused: Many[Refused]) -> None:
         """End the sequences that the engine refuses to run."""
@@ -215,10 +217,18 @@ class EngineEvents:
         remaining = expected_remainders(list(self._table.running.values()))
         self._session.revise(remaining, self._preemption.refresh())
 
-    def _fail_all(self, lost_at_s: float) -> None:
-        """Fail all requests if the engine has not reconnected since `lost_at_s`."""
-        if self._session.lost_at_s == lost_at_s:
-            waiting, running = len(self._table.waiting), len(self._table.running)
-            log.error("engine_given_up", waiting=waiting, running=running)
+    def _await_engine(self, lost_at_s: float, least_s: float = 0.0) -> None:
+        """Look again when the lost engine would be given up."""
+        wait_s = max(self._session.patience_s(self._clock()), least_s)
+        asyncio.get_running_loop().call_later(wait_s, self._fail_if_given_up, lost_at_s)
+
+    def _fail_if_given_up(self, lost_at_s: float) -> None:
+        """Fail all requests if the engine lost at this time is given up, now or later."""
+        session, table = self._session, self._table
+        if session.lost_at_s != lost_at_s:
+            return
+        if session.given_up(self._clock()) and (table.waiting or table.running):
+            log.error("engine_given_up", waiting=len(table.waiting), running=len(table.running))
             error = EngineLost("the engine does not answer; try again in a moment")
             self._dispatcher.cancel_all(error)
+        self._await_engine(lost_at_s, RECHECK_S)

@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
+from typing import Final
 
 import msgspec
 import structlog
 
-from engine.protocol import EngineInfo, KvState, Mode, Pin, Sequence, SequenceId, Step
+from engine.protocol import EngineInfo, KvState, Mode, Pin, Sequence, SequenceId, Starting, Step
 from gateway.engines.interface import EngineClient
 from gateway.scheduling.policy import Policy
+
+OUTAGE_S: Final = 30.0
+MAX_STARTS: Final = 3  # that show signs of life, and none serves
 
 log = structlog.get_logger()
 
@@ -18,11 +22,16 @@ class EngineSession:
     """Sends commands to the engine and repeats those in force to the next engine after a loss.
 
     `info` describes the newest engine with its present KV memory; `step` is its newest step.
-    `lost_at_s` is None while the engine answers. While `paused` or `draining` nothing new is
-    submitted.
+    `lost_at_s` is None while the engine answers, and `phase` what an engine does that starts
+    meanwhile. While `paused` or `draining` nothing new is submitted.
+
+    Requests wait for a lost engine until it was silent for `outage_s`. An engine that starts gives
+    signs of life; those of a fourth start, after three of which none came to serve, do not count.
     """
 
-    def __init__(self, engine: EngineClient, mode: Mode, now_s: float) -> None:
+    def __init__(
+        self, engine: EngineClient, mode: Mode, now_s: float, outage_s: float = OUTAGE_S
+    ) -> None:
         self._engine = engine
         self._ready = asyncio.Event()
         self.info: EngineInfo | None = None
@@ -31,11 +40,23 @@ class EngineSession:
         self.paused = False
         self.draining = False
         self.lost_at_s: float | None = now_s
+        self.phase = ""
+        self._outage_s = outage_s
+        self._heard_at_s = now_s
+        self._starts: set[str] = set()  # epochs
 
     @property
     def connected(self) -> bool:
         """Whether an engine is connected."""
         return self.lost_at_s is None
+
+    def patience_s(self, now_s: float) -> float:
+        """How long requests wait on for a lost engine if it stays silent; 0: no longer."""
+        return max(self._heard_at_s + self._outage_s - now_s, 0.0)
+
+    def given_up(self, now_s: float) -> bool:
+        """Whether the engine was away and silent for so long that no request waits for it."""
+        return not self.connected and not self.patience_s(now_s)
 
     @property
     def held(self) -> bool:
@@ -72,7 +93,8 @@ class EngineSession:
 
     def opened(self, info: EngineInfo) -> None:
         """A new engine is connected: repeat the commands in force to it."""
-        self.info, self.step, self.lost_at_s = info, None, None
+        self.info, self.step, self.lost_at_s, self.phase = info, None, None, ""
+        self._starts.clear()
         self._ready.set()
         if self.mode != "continuous":
             self._engine.set_mode(self.mode)
@@ -81,8 +103,17 @@ class EngineSession:
 
     def closed(self, now_s: float) -> None:
         """The engine is lost."""
-        self.lost_at_s = now_s
+        self.lost_at_s = self._heard_at_s = now_s
         self._ready.clear()
+
+    def starting(self, starting: Starting, now_s: float) -> None:
+        """An engine that starts gave a sign of life."""
+        if starting.phase != self.phase:
+            log.info("engine_starting", phase=starting.phase)
+        self.phase = starting.phase
+        self._starts.add(starting.epoch)
+        if len(self._starts) <= MAX_STARTS:
+            self._heard_at_s = now_s
 
     def resized(self, kv: KvState) -> None:
         """The size of the engine's KV memory changed."""

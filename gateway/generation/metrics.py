@@ -23,6 +23,7 @@ from gateway.tenancy.caller import Caller
 MAX_TENANT_SERIES: Final = 100  # tenants with series of their own; the others share one
 OTHER: Final = "other"
 GAVE_UP: Final = "gave_up"
+UP: Final = ("connected", "held")  # states of a part that answers
 FALLBACKS: Final = ("untrusted", "short_queue")
 SECONDS_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
 DECISION_SECONDS_BUCKETS: Final = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2)
@@ -94,8 +95,8 @@ class GatewayMetrics:
     Counters and histograms follow events; `gauge` sets gauges at each scrape.
     """
 
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = registry or CollectorRegistry()
         self.tenants = TenantMetrics()
         self._requests = Counter(
             "lmaas_requests",
@@ -186,6 +187,10 @@ class GatewayMetrics:
             ["reason"],
             registry=registry,
         )
+        self._up = Gauge("lmaas_part_up", "1 while this part answers.", ["part"], registry=registry)
+        self._restarts: dict[str, int] = {}
+        words = "Restarts of a part that died, or was killed since it hung."
+        registry.register(_Counts("lmaas_part_restarts", words, "part", self._restarts))
         self._gauges: dict[str, Gauge] = {}
         for reason in FALLBACKS:
             self._fallback.labels(reason).set(0)
@@ -262,6 +267,12 @@ class GatewayMetrics:
         self._policy.clear()
         self._policy.labels(name).set(1)
 
+    def parts(self, states: Mapping[str, str], restarts: Mapping[str, int]) -> None:
+        """Set which parts answer, and how often each was restarted."""
+        for part, state in states.items():
+            self._up.labels(part).set(state in UP)
+        self._restarts.update(restarts)
+
     def count_predictions(self, by_source: Mapping[str, int]) -> None:
         """Export these counts, read at each scrape. Call it once."""
         words = "Requests started, by the source of the length prediction that they went by."
@@ -276,6 +287,14 @@ class GatewayMetrics:
         """Export these counts, read at each scrape. Call it once."""
         words = "Texts processed, by place: on the event loop, or in a thread; or given up."
         self.registry.register(_Counts("lmaas_texts", words, "ran", by_place))
+
+    def count_history(self, by_event: Mapping[str, int]) -> None:
+        """Export these counts, read at each scrape. Call it once."""
+        words = (
+            "What went wrong with history: requests lost with a killed gateway, failed writes of "
+            "the journal and the spool, lines set aside."
+        )
+        self.registry.register(_Counts("lmaas_history_events", words, "event", by_event))
 
     def gauge(self, name: str, value: float | None, documentation: str) -> None:
         """Set a gauge; None becomes NaN."""

@@ -114,6 +114,7 @@ class RequestState:
             stop_shown=request.stops.shown,
         )
         self.tokens = self.answer.tokens
+        self.delivered_tokens = 0  # of a streamed answer: read by what sends it
         self.hold = hold  # shared with the request's other choices
         # Tokens of the answer that its limits cover so far; None if no limit concerns it.
         self.covered_tokens = hold.answer_tokens if hold is not None and hold.bounded else None
@@ -363,7 +364,9 @@ class RequestState:
 
     def read_parts(self, *, ended: bool) -> Iterator[Piece]:
         """What `read` returns, in parts of limited size that are decoded as they are taken."""
-        return self.answer.read_parts(ended=ended)
+        count = len(self.tokens)
+        yield from self.answer.read_parts(ended=ended)
+        self.delivered_tokens = count
 
     def end(self, reason: str, now_s: float, error: LmaasError | None = None) -> None:
         """End the choice with a finish reason."""

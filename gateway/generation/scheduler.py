@@ -11,8 +11,8 @@ from gateway.engines.interface import EngineClient
 from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
 from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.dispatcher import Dispatcher
-from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
-from gateway.generation.engine_session import EngineSession, mode_of
+from gateway.generation.engine_events import EngineEvents
+from gateway.generation.engine_session import OUTAGE_S, EngineSession, mode_of
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
 from gateway.generation.insight.queue_view import QueuePage, read_queue, share_waited_for
@@ -58,12 +58,13 @@ class Scheduler:
         tau_floor: float,
         bounds: QueueBounds | None = None,
         holds: Holds | None = None,
-        outage_s: float = MAX_OUTAGE_S,
+        outage_s: float = OUTAGE_S,
+        metrics: GatewayMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.options = options
         self.tau_floor = tau_floor  # of the predictions that the policy goes by
-        self.metrics = GatewayMetrics()
+        self.metrics = metrics or GatewayMetrics()
         self.table = RequestTable()
         self.load = QueueLoad(bounds or QueueBounds())
         self.holds = holds or Holds()
@@ -73,7 +74,7 @@ class Scheduler:
         self._policies: dict[PolicyName, Policy] = {}
         self._client = engine
         self._loop = loop = ControlLoop(self._policy(policy))
-        self.engine = EngineSession(engine, mode_of(loop.policy), clock())
+        self.engine = EngineSession(engine, mode_of(loop.policy), clock(), outage_s)
         self._positions = positions = QueuePositions()
         self.sources = DispatchSources(learner)
         self.metrics.count_predictions(self.sources.counts)
@@ -117,7 +118,6 @@ class Scheduler:
             self._dispatcher,
             self.metrics,
             self._step_cost,
-            outage_s,
             clock,
         )
 

@@ -20,7 +20,6 @@ from gateway.errors import (
     ShuttingDown,
     shortened,
 )
-from gateway.generation.engine_events import MAX_OUTAGE_S
 from gateway.generation.grammar.calls import argument_grammars, call_grammar
 from gateway.generation.grammar.checker import GrammarChecker
 from gateway.generation.request import Ceiling, GenerationRequest, RecordKey, answer_limit
@@ -90,12 +89,13 @@ class GenerationService:
         self._tokenizer = tokenizer
         self._grammars = GrammarChecker(tokenizer.file)
         self._predictor = predictor
-        self._stopping = False
+        self._stopped = False
+        self.stopping = False  # requests are still accepted, but should go elsewhere
 
     @property
     def ready(self) -> bool:
         """Whether requests are accepted and the engine takes them."""
-        return self.scheduler.engine.accepting and not self._stopping
+        return self.scheduler.engine.accepting and not self._stopped
 
     @property
     def fingerprint(self) -> str:
@@ -103,14 +103,14 @@ class GenerationService:
         return f"fp_{self._tokenizer.fingerprint[:12]}"
 
     @property
-    def predicting(self) -> bool:
-        """Whether the predictor process is connected; without it predictions come from history."""
-        return self._predictor.connected
-
-    @property
     def predictor_version(self) -> UUID | None:
         """The active version of the length predictor; None before the first training."""
         return self._predictor.active
+
+    @property
+    def unusable_version(self) -> UUID | None:
+        """The version that should be in use and cannot be loaded; None without one."""
+        return self._predictor.unusable
 
     @property
     def drift(self) -> DriftMonitor:
@@ -190,12 +190,12 @@ class GenerationService:
         LimitReached if a hard limit refuses it, CeilingExceeded if its own bounds do.
         """
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
-        if self._stopping:
+        if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load
         load.check(tenant, request.choices, request.choices)  # before its text costs anything
         encoded, question = await self._read(request)
-        if self._stopping:
+        if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         opened = self._predictor.predict(question)
         prepared = _prepared(request, encoded, opened)
@@ -220,7 +220,7 @@ class GenerationService:
 
         History has its first choice under `key`, others under ids that follow from it.
         """
-        if self._stopping:
+        if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         hold = await self._take(request, prepared)
         self._check_running(hold)
@@ -228,7 +228,7 @@ class GenerationService:
 
     def _check_running(self, hold: RequestHold) -> None:
         """ShuttingDown, and the hold is given up, if the gateway stops."""
-        if self._stopping:
+        if self._stopped:
             self.scheduler.holds.release(hold)
             raise ShuttingDown("the gateway is stopping; try again in a moment")
 
@@ -353,7 +353,7 @@ class GenerationService:
 
     def stop(self) -> None:
         """Accept no more requests and end the queued and running ones."""
-        self._stopping = True
+        self._stopped = self.stopping = True
         self._grammars.close()
         self.scheduler.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
 
@@ -384,7 +384,7 @@ class GenerationService:
         engine = self.scheduler.engine
         if engine.info is None:
             raise EngineLost("the engine is still loading its model; try again in a moment")
-        if engine.lost_at_s is not None and time.monotonic() - engine.lost_at_s > MAX_OUTAGE_S:
+        if engine.given_up(time.monotonic()):
             raise EngineLost("the engine does not answer; try again in a moment")
         return engine.info
 

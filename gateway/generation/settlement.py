@@ -1,6 +1,6 @@
 """Settles ended requests: records them, and feeds their outcomes to learning and metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import structlog
@@ -13,6 +13,7 @@ from gateway.generation.pins import PrefixPins
 from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
+from gateway.history.journal import Begun
 from gateway.history.record import Record
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.open_prediction import OpenPrediction
@@ -22,7 +23,10 @@ log = structlog.get_logger()
 
 
 class RecordStore(Protocol):
-    """Stores the records of ended requests."""
+    """Stores the records of ended requests, and notes those that start."""
+
+    def note_starts(self, begun: Sequence[Begun]) -> None:
+        """Note requests that start: what a killed process was running is recorded later."""
 
     def record(self, record: Record) -> None:
         """Store a record; on return it survives a killed process."""
@@ -69,6 +73,22 @@ class Settlement:
         self._origin = origin
         self._tau_floor = tau_floor
         self._clock = clock
+
+    def started(self, states: Iterable[RequestState]) -> None:
+        """Note requests that start, as far as clients wait for them.
+
+        A line of a job runs again if its gateway is killed, and has one record in all attempts.
+        """
+        try:
+            begun = [
+                (record_of(state, self._origin, self._loop.policy.name, self._clock()), state)
+                for state in states
+                if state.lane == "interactive"
+            ]
+            if begun:
+                self._history.note_starts(begun)
+        except Exception:  # what cannot be noted must not keep others from starting
+            log.exception("starts_not_noted")
 
     def end(self, state: RequestState, reason: str, error: LmaasError | None = None) -> None:
         """End a request that left queue and engine; recorded before its reader can run."""

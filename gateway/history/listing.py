@@ -34,7 +34,7 @@ from gateway.history.subjects import Subjects, find_subjects
 from models import ApiKey, App, RequestRecord, Tenant
 from models.record import RARE_OUTCOME, RARE_TIER, USUAL_OUTCOMES, USUAL_TIER
 
-Outcome: TypeAlias = Literal["stop", "length", "cancelled", "error"]
+Outcome: TypeAlias = Literal["stop", "length", "cancelled", "error", "lost"]
 
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 MICROSECOND: Final = timedelta(microseconds=1)

@@ -12,6 +12,7 @@ from gateway.quantiles import MEDIAN
 MIN_HARD_ERROR_TOKENS: Final = 10.0
 MIN_HARD_ERROR_SHARE: Final = 0.1  # of the length
 BATCH_TIER: Final = "batch"  # service tier of lines of batch jobs
+LOST: Final = "lost"  # finish reason of what a killed gateway was running
 NO_FEATURES: Final = 0  # feature version of a record without features
 
 

@@ -1,4 +1,4 @@
-"""Deletes requests that are older than the history is kept, in small transactions.
+"""Deletes what is older than it is kept, in small transactions: requests, audit, instructions.
 
 The sums of usage stay: no trigger runs on a deletion. Each pause is as long as the transaction
 before it, so that at least half of the time is left to what inserts and reads history.
@@ -8,42 +8,73 @@ import asyncio
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
 
 import structlog
-from sqlalchemy import text
+from msgspec import Struct
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import LmaasError
+from gateway.history.spool import ASIDE
 
 INTERVAL_S: Final = 60.0
+SELDOM: Final = 60  # in how many intervals all but requests are deleted once
 PORTION_ROWS: Final = 1_000  # of a transaction
 LOCK_KEY: Final = 0x6C6D6161735F68  # of the gateway whose turn it is
 BEGINNING: Final = datetime.fromtimestamp(0, UTC)
+FIRST_ID: Final = UUID(int=0)
 
 _LOCK: Final = text("SELECT pg_try_advisory_xact_lock(:key)")
-# Beginning at the last portion, it does not step over the rows that were deleted before.
-_DELETE: Final = text("""
-    WITH deleted AS (
-        DELETE FROM requests WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM requests WHERE arrived_at >= :start AND arrived_at < :before
-            ORDER BY arrived_at LIMIT :rows
-        ))
-        RETURNING arrived_at
-    )
-    SELECT count(*) AS rows, max(arrived_at) AS last FROM deleted
-""")
+
+
+def _deletion(table: str, column: str) -> TextClause:
+    """Deletes a portion by a column with an index.
+
+    Beginning at the last portion, it does not step over the rows that were deleted before.
+    """
+    return text(f"""
+        WITH deleted AS (
+            DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM {table} WHERE {column} >= :start AND {column} < :before
+                ORDER BY {column} LIMIT :rows
+            ))
+            RETURNING {column}
+        )
+        SELECT count(*) AS rows, (array_agg({column} ORDER BY {column} DESC))[1] AS last
+        FROM deleted
+    """)  # noqa: S608  no value is interpolated
+
+
+_REQUESTS: Final = _deletion("requests", "arrived_at")
+_INSTRUCTIONS: Final = _deletion("instructions", "used_at")
+_AUDIT: Final = _deletion("audit_entries", "id")
 
 log = structlog.get_logger(__name__)
 
 
-class HistoryRetention:
-    """Deletes what arrived more than `days` ago, once a minute."""
+class Kept(Struct, frozen=True):
+    """For how many days what is kept; None: for ever."""
 
-    def __init__(self, sessions: Sessions, days: float) -> None:
+    history: float | None = None
+    audit: float | None = None
+    set_aside: float | None = None
+
+
+class HistoryRetention:
+    """Deletes requests that are too old once a minute, everything else once an hour.
+
+    `spool` is the folder of this gateway's spool.
+    """
+
+    def __init__(self, sessions: Sessions, kept: Kept, spool: Path | None = None) -> None:
         self._sessions = sessions
-        self._kept = timedelta(days=days)
+        self._kept = kept
+        self._spool = spool
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -58,31 +89,71 @@ class HistoryRetention:
                 await self._task
 
     async def sweep(self) -> int:
-        """Delete every row that is too old; how many. DatabaseLost.
+        """Delete every request that is too old; how many. DatabaseLost.
 
         Ends early where another gateway deletes at the same time.
         """
-        before = datetime.now(UTC) - self._kept
+        return await self._delete(_REQUESTS, BEGINNING, _before(self._kept.history))
+
+    async def sweep_others(self) -> dict[str, int]:
+        """Delete what else is too old: how many rows and files of each. DatabaseLost."""
+        audit = _before(self._kept.audit)
+        until = None if audit is None else _first_id(audit)
+        return {
+            "instructions": await self._delete(
+                _INSTRUCTIONS, BEGINNING, _before(self._kept.history)
+            ),
+            "audit_entries": await self._delete(_AUDIT, FIRST_ID, until),
+            "files_set_aside": await asyncio.to_thread(self._delete_set_aside),
+        }
+
+    async def _delete(self, statement: TextClause, start: Any, before: Any) -> int:
         rows: int = 0
-        start = BEGINNING
-        while True:
+        while before is not None:
             began = time.monotonic()
             async with transaction(self._sessions) as session:
                 if not await session.scalar(_LOCK, {"key": LOCK_KEY}):
-                    return rows
+                    break
                 portion = {"start": start, "before": before, "rows": PORTION_ROWS}
-                done = (await session.execute(_DELETE, portion)).one()
+                done = (await session.execute(statement, portion)).one()
             rows += int(done.rows)
             if done.rows < PORTION_ROWS:
-                return rows
+                break
             start = done.last
             await asyncio.sleep(time.monotonic() - began)
+        return rows
+
+    def _delete_set_aside(self) -> int:
+        """Delete the files that nothing was added to for so long; how many."""
+        before = _before(self._kept.set_aside)
+        if self._spool is None or before is None:
+            return 0
+        old = [
+            path
+            for path in self._spool.glob(f"*{ASIDE}")
+            if path.stat().st_mtime < before.timestamp()
+        ]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
 
     async def _run(self) -> None:
-        while True:
+        for turn in count():
             try:
                 if rows := await self.sweep():
                     log.info("history_deleted", rows=rows)
-            except (LmaasError, SQLAlchemyError) as error:
+                if turn % SELDOM == 0 and any((deleted := await self.sweep_others()).values()):
+                    log.info("old_data_deleted", **deleted)
+            except (LmaasError, SQLAlchemyError, OSError) as error:
                 log.warning("retention_delayed", reason=str(error))
             await asyncio.sleep(INTERVAL_S)
+
+
+def _before(days: float | None) -> datetime | None:
+    """What is older than this number of days is from before this."""
+    return None if days is None else datetime.now(UTC) - timedelta(days=days)
+
+
+def _first_id(at: datetime) -> UUID:
+    """The least id that may have been made then: ids begin with their milliseconds."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)

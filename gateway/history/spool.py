@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -60,29 +60,45 @@ class Spool:
         return self._folder / f"{number:012d}{SUFFIX}"
 
 
-def read_sealed(path: Path) -> list[SpoolLine]:
+def read_sealed(path: Path, aside: Callable[[int], None] | None = None) -> list[SpoolLine]:
     """Fsync a sealed file and return what its lines hold, in order.
 
-    Unreadable lines, cut off by a power loss or written by another release, are set aside.
+    Unreadable lines, cut off by a power loss or written by another release, are set aside; `aside`
+    is called with the number of those that were not before.
     """
+    found: list[SpoolLine] = []
+    unreadable: list[bytes] = []
+    reason = ""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return list(_lines(path, file))
+        for line in file:
+            try:
+                found.append((_tagged if line.startswith(TAGGED) else _records).decode(line))
+            except msgspec.DecodeError as error:
+                unreadable.append(line)
+                reason = reason or str(error)
+    if new := set_aside(path, unreadable):
+        log.error("lines_unreadable", file=path.name, lines=new, reason=reason)
+        if aside is not None:
+            aside(new)
+    return found
 
 
-def _lines(path: Path, file: IO[bytes]) -> Iterator[SpoolLine]:
-    for number, line in enumerate(file, 1):
-        try:
-            yield (_tagged if line.startswith(TAGGED) else _records).decode(line)
-        except msgspec.DecodeError as error:
-            log.error("record_unreadable", file=path.name, line=number, reason=str(error))
-            set_aside(path, line)
+def set_aside(path: Path, lines: Sequence[bytes]) -> int:
+    """Keep lines that history refuses in a file with the suffix `.aside`, for an operator.
 
-
-def set_aside(path: Path, line: bytes) -> None:
-    """Keep a line that history refuses in a file with the suffix `.aside`, for an operator."""
-    with path.with_suffix(ASIDE).open("ab") as kept:
-        kept.write(line.rstrip(b"\n") + b"\n")
+    Returns the number of those that were not there: a file is read again until all of it has been
+    inserted.
+    """
+    if not lines:
+        return 0
+    aside = path.with_suffix(ASIDE)
+    kept = set(aside.read_bytes().split(b"\n")) if aside.exists() else set()
+    new = [line for each in lines if (line := each.rstrip(b"\n")) not in kept]
+    if new:
+        with aside.open("ab") as file:
+            file.write(b"\n".join(new) + b"\n")
+    return len(new)
 
 
 def line_of(record: SpoolLine) -> bytes:

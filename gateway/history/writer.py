@@ -1,23 +1,27 @@
 """Inserts history records in groups, off the request path, each once; late embeddings follow.
 
-Entries of the audit trail that must not wait for the database take the same way.
+What was running when a gateway was killed becomes records at the next start. Entries of the audit
+trail that must not wait for the database take the same way.
 """
 
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from gateway.history.audit import SpooledEntry, add_spooled
+from gateway.history.insertion import insert_rows
+from gateway.history.journal import Begun, Journal, journals, read_lost
 from gateway.history.late_embeddings import (
     ADD,
     LateEmbeddings,
@@ -28,20 +32,26 @@ from gateway.history.late_embeddings import (
 from gateway.history.pricing import price_ids
 from gateway.history.record import Record
 from gateway.history.spool import Spool, line_of, read_sealed, set_aside
-from models import App, Instruction, RequestRecord, Tenant
+from models import App, Instruction, Tenant
 
 FLUSH_INTERVAL_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
-# Of a transaction: to send 1,000 takes 170 ms of one turn of the event loop. Several statements in
-# one transaction would lock sums of usage in an order that differs from gateway to gateway.
+# Of a transaction, so that its turns of the event loop are short. Several statements in one
+# transaction would lock sums of usage in an order that differs from gateway to gateway.
 MAX_ROWS: Final = 16
 INSERT_S: Final = 30.0
 CLOSE_S: Final = 5.0  # what is not inserted then stays in the spool
 MAX_KNOWN_INSTRUCTIONS: Final = 100_000
 KNOWN_INSTRUCTIONS_S: Final = 600.0  # then they are inserted again: some may have been erased
+MAX_UNSPOOLED: Final = 20_000  # records in memory, while neither disk nor database takes them
+EVENTS: Final = ("lost", "journal_failed", "spool_failed", "set_aside", "dropped")
 
-# Returning makes it one statement for many rows, and so one update of each sum of usage.
-_INSERT: Final = insert(RequestRecord).on_conflict_do_nothing().returning(RequestRecord.id)
+# In the order of their keys, so that gateways do not lock one another out.
+_INSERT_INSTRUCTIONS: Final = insert(Instruction).on_conflict_do_update(
+    index_elements=["hash", "embedder"],
+    set_={"used_at": func.now()},
+    where=Instruction.used_at < func.now() - text("interval '1 day'"),
+)
 
 Line = TypeVar("Line")
 
@@ -53,11 +63,20 @@ class HistoryWriter:
 
     A record stays in the spool until Postgres has committed it; inserting it twice has no effect,
     by its key. If the spool cannot be written, records wait in memory.
+
+    `counts` are of what went wrong: requests that a killed gateway had been running, failed writes
+    of journal and spool, lines that were set aside, and records dropped since neither disk nor
+    database took them.
     """
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], folder: Path) -> None:
         self._sessions = sessions
+        self._folder = folder
         self._spool = Spool(folder)
+        self.counts = dict.fromkeys(EVENTS, 0)
+        self._journal = Journal(folder, partial(self._count, "journal_failed"))
+        self.lost: list[Record] = []
+        self._spooling = True  # the last line could be written
         self._unspooled: list[Record] = []
         self._unspooled_late: list[LateEmbeddings] = []
         self._unspooled_entries: list[SpooledEntry] = []
@@ -67,7 +86,11 @@ class HistoryWriter:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start to insert: first what an earlier process left, then new records."""
+        """Start to insert: first what an earlier process left, then new records.
+
+        `lost` are then the requests that it was running when it was killed.
+        """
+        self.lost = await asyncio.to_thread(self._take_over)
         self._dirty.set()
         self._task = asyncio.create_task(self._run())
 
@@ -82,15 +105,48 @@ class HistoryWriter:
                 await self.flush()
         except (SQLAlchemyError, OSError) as error:  # TimeoutError is an OSError
             log.error("history_kept_in_spool", reason=repr(error))
+        self._journal.close()
+
+    def _take_over(self) -> list[Record]:
+        """Record what a killed gateway had been running, and return it.
+
+        Its end may be in the spool already: the kill came before the journal had it.
+        """
+        left = journals(self._folder)
+        lost = {record.id: record for record in read_lost(left)}
+        for path in self._spool.seal() if lost else ():
+            for line in read_sealed(path, partial(self._count, "set_aside")):
+                if isinstance(line, Record):
+                    lost.pop(line.id, None)
+        try:
+            for record in lost.values():
+                self._spool.append(record)
+        except OSError as error:
+            log.error("lost_requests_not_recorded", requests=len(lost), reason=str(error))
+            return []
+        for path in left:
+            path.unlink()
+        if lost:
+            self._count("lost", len(lost))
+            tokens = sum(record.generation_tokens for record in lost.values())
+            log.warning("requests_lost", requests=len(lost), tokens=tokens)
+        return [*lost.values()]
+
+    def note_starts(self, begun: Sequence[Begun]) -> None:
+        """Note requests that start: if this process is killed, the next one records them."""
+        self._journal.start(begun)
 
     def record(self, record: Record) -> None:
         """Store the record of a finished request; on return it survives a killed process."""
-        if not self._spooled(record):
+        spooled = self._spooled(record)
+        if spooled or not self._has_room(self._unspooled):
+            self._journal.end(record.id)
+        else:
             self._unspooled.append(record)
 
     def add_embeddings(self, late: LateEmbeddings) -> None:
         """Store vectors that came after the record of their request, as `record` does."""
-        if not self._spooled(late):
+        if not self._spooled(late) and self._has_room(self._unspooled_late):
             self._unspooled_late.append(late)
 
     def add_entry(self, entry: SpooledEntry) -> None:
@@ -104,9 +160,25 @@ class HistoryWriter:
         try:
             self._spool.append(line)
         except OSError as error:
-            log.error("spool_failed", reason=str(error))
+            if self._spooling:
+                log.error("spool_failed", reason=str(error))
+            self._spooling = False
+            self._count("spool_failed")
             return False
+        self._spooling = True
         return True
+
+    def _has_room(self, unspooled: Sequence[Record] | Sequence[LateEmbeddings]) -> bool:
+        """Whether memory may keep one more of these; if not, it is dropped and counted."""
+        if len(unspooled) < MAX_UNSPOOLED:
+            return True
+        if not self.counts["dropped"]:
+            log.error("history_dropped", kept=len(unspooled))
+        self._count("dropped")
+        return False
+
+    def _count(self, name: str, by: int = 1) -> None:
+        self.counts[name] += by
 
     async def flush(self) -> None:
         """Insert everything recorded so far. SQLAlchemyError if Postgres does not accept it.
@@ -118,6 +190,9 @@ class HistoryWriter:
         for part in _parts(unspooled):
             await self._insert(part)
             del self._unspooled[: len(part)]
+            for record in part:
+                self._journal.end(record.id)
+        self._journal.flush()  # no record is inserted whose end the journal does not have
         for path in self._spool.seal():
             await self._insert_file(path)
             path.unlink()
@@ -129,7 +204,7 @@ class HistoryWriter:
             del self._unspooled_entries[: len(noted)]
 
     async def _insert_file(self, path: Path) -> None:
-        lines = await asyncio.to_thread(read_sealed, path)
+        lines = await asyncio.to_thread(read_sealed, path, partial(self._count, "set_aside"))
         for noted in _parts([line for line in lines if isinstance(line, SpooledEntry)]):
             await self._add_entries(noted)
         records, late = merged(line for line in lines if not isinstance(line, SpooledEntry))
@@ -147,8 +222,9 @@ class HistoryWriter:
             try:
                 await self._insert([record])
             except DataError as error:
-                log.error("record_refused", request=str(record.id), reason=str(error.orig))
-                set_aside(path, line_of(record))
+                if new := set_aside(path, [line_of(record)]):
+                    log.error("record_refused", request=str(record.id), reason=str(error.orig))
+                    self._count("set_aside", new)
 
     async def _run(self) -> None:
         backoff = FLUSH_INTERVAL_S
@@ -176,7 +252,7 @@ class HistoryWriter:
                 _row(record) | {"price_id": price}
                 for record, price in zip(permitted, prices, strict=True)
             ]
-            await session.execute(_INSERT, rows)
+            await insert_rows(session, rows)
             await _insert_instructions(session, instructions)
         self._known_instructions.update(instructions)
 
@@ -217,9 +293,9 @@ async def _insert_instructions(
     if instructions:
         known = [
             {"hash": key, "embedder": embedder, "embedding": vector}
-            for (key, embedder), vector in instructions.items()
+            for (key, embedder), vector in sorted(instructions.items())
         ]
-        await session.execute(insert(Instruction).on_conflict_do_nothing(), known)
+        await session.execute(_INSERT_INSTRUCTIONS, known)
 
 
 async def _permitted(session: AsyncSession, records: Sequence[Record]) -> list[Record]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from gateway.limits.accounts import Account, Booking, open_account
+from gateway.limits.accounts import Account, Booking, open_account, period_end_s
 from gateway.limits.leased_accounts import LeasedBudget, Pot
 from gateway.limits.limit import Amounts, Level, Limit, Quantity, Standing, Subjects
 
@@ -144,6 +144,18 @@ class HoldLedger:
         """Replace a request's hold by what it used. It does nothing for one that has no hold."""
         for account in self._open.pop(name, {}).values():
             account.settle(name, used.get(account.limit.quantity, 0), now_s)
+
+    def charge(self, subjects: Subjects, used: Amounts, began_s: float, now_s: float) -> None:
+        """Add to budgets what a request used that began then and has no hold, even beyond them.
+
+        It does not count in a later period.
+        """
+        for account in self._accounts_of(subjects):
+            limit = account.limit
+            if limit.is_budget and now_s < period_end_s(limit, began_s):
+                name = object()
+                account.hold(name, Booking(0, 0, now_s), now_s)
+                account.settle(name, used.get(limit.quantity, 0), now_s)
 
     def room(self, subjects: Subjects, quantity: Quantity, now_s: float) -> float:
         """How much of a quantity hard limits let these subjects hold now; infinite without one."""

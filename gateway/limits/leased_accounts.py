@@ -83,11 +83,11 @@ class LeasedBudget(Budget):
             return min(wait_s, RETURN_S)
         return wait_s
 
-    def grant(self, amount: int, elsewhere: int, now_s: float, *, others: int = 0) -> None:
-        """Add to the lease. `elsewhere` is left beyond all leases, `others` of the leases."""
+    def grant(self, amount: int, now_s: float, *, others: int = 0) -> None:
+        """Add to the lease what was taken off `elsewhere`; `others` is left of other leases."""
         self._turn(now_s)
         self.granted += amount
-        self.elsewhere, self.others = elsewhere, others
+        self.others = others
 
     def give_back(self, now_s: float, *, everything: bool = False) -> int:
         """Take what is not needed soon out of the lease; a use beyond it joins it.

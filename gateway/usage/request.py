@@ -8,6 +8,7 @@ from msgspec import Struct
 from sqlalchemy import Select, and_, case, func, or_, select
 
 from gateway.database.errors import Sessions, transaction
+from gateway.history.record import LOST
 from gateway.history.requests import arrived_with, no_request
 from gateway.usage.prices import money
 from gateway.usage.report import cost_of
@@ -17,7 +18,8 @@ from models import Price, RequestRecord
 class RequestUsage(Struct, frozen=True, kw_only=True):
     """What an ended request used, over its choices. `cost` is null if no price was valid.
 
-    `outcome` is the finish reason of its first choice. A failed request used nothing.
+    `outcome` is the finish reason of its first choice. A failed request used nothing, nor did one
+    that was lost before its client had been sent a token.
     """
 
     id: UUID
@@ -59,7 +61,8 @@ class RequestUsages:
 
 def _choices(request_id: UUID, tenant_id: UUID) -> Select[Any]:
     """The rows of a request's choices: they arrived at the same time."""
-    failed = RequestRecord.finish_reason == "error"
+    reason, written = RequestRecord.finish_reason, RequestRecord.generation_tokens
+    failed = or_(reason == "error", and_(reason == LOST, written == 0))
     reads = and_(RequestRecord.first_id.is_(None), RequestRecord.queued_s.is_not(None), ~failed)
     prompt = case((reads, RequestRecord.prompt_tokens), else_=0)
     cached = case((reads, RequestRecord.cached_tokens))

@@ -56,6 +56,7 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
         "LMAAS_PREDICTION_BUDGET_MS": "30000",  # a busy machine changes no prediction
         "LMAAS_KEY_LOOKUP_S": "30",
         "LMAAS_DRAIN_S": str(PATIENCE_S),
+        "LMAAS_STOP_DELAY_S": "0",
         **settings,
     }
 

@@ -123,7 +123,10 @@ class PredictorsController(Controller):
     async def activate_predictor(
         self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
     ) -> PredictorAnswer:
-        """The version, now active in every gateway; 409 if it cannot be used."""
+        """The version, now active in every gateway.
+
+        409 if it cannot be used, 400 `predictor_broken` if a trial of it fails.
+        """
         return PredictorAnswer.of(await registry.activate(predictor_id, actor))
 
     @post(
@@ -198,7 +201,7 @@ class PredictorsController(Controller):
         """The version, inactive.
 
         409 `predictor_refused` if the bytes are damaged, or belong to another model, tokenizer,
-        chat template or release.
+        chat template or release; 400 `predictor_broken` if a trial of it fails.
         """
         version = await registry.import_version(
             body, model=runs.model, model_hash=runs.model_hash, by=actor

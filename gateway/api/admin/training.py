@@ -32,8 +32,8 @@ class TrainingRunAnswer(Struct, frozen=True, kw_only=True):
     or `tau`. The phases of a running one are `drawing`, `reading`, `fitting` and `storing`.
     `samples` counts rows per tenant (found, read, left out because the tenant opted out, erased)
     and, of those read, the `complete` answers and those `cut_off`, which only bound their length
-    from below. If too few are complete for a training, `excluded` counts the other rows of history
-    by reason.
+    from below; rows with numbers that cannot be are `unusable`, by what is wrong. If too few are
+    complete for a training, `excluded` counts the other rows of history by reason.
     While `cancelled_by` is set and the state is not yet `cancelled`, its process is being stopped.
     """
 

@@ -27,6 +27,7 @@ from gateway.api.http_metrics import (
     ANSWERED,
     DOWNLOAD_TIMEOUT,
     EVICTED,
+    GONE,
     REJECTED,
     HttpMetrics,
 )
@@ -108,6 +109,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
+            self._running.scope["state"][GONE] = True
             self._running.message_event.set()
         super().connection_lost(exc)
         self._release(self._running)

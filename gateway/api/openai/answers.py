@@ -13,6 +13,7 @@ from litestar import MediaType, Request, Response
 from litestar.response import Stream
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
+from gateway.api.http_metrics import ERROR_CODE
 from gateway.api.openai.parameters import ignored_header
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.openai.streams import event_stream
@@ -74,7 +75,12 @@ async def respond(
     if data.stream:
         await asyncio.sleep(0)  # one turn of the loop: the first decision may assign a batch
         events = _events(form, head, states, service, data)
-        return event_stream(events, _headers(first, request), timeouts.comment_interval_s)
+        return event_stream(
+            events,
+            _headers(first, request),
+            timeouts.comment_interval_s,
+            lambda error: request.state.update({ERROR_CODE: error.code}),
+        )
     try:
         if not await _ended_before_disconnect(states, request):
             raise ClientGone("the client disconnected")

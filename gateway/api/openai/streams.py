@@ -1,7 +1,7 @@
 """Server-sent events, with comments that keep an idle connection open."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
@@ -24,14 +24,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def event_stream(
-    events: AsyncGenerator[object, None], headers: dict[str, str], comment_interval_s: float
+    events: AsyncGenerator[object, None],
+    headers: dict[str, str],
+    comment_interval_s: float,
+    failed: Callable[[LmaasError], None] = lambda _: None,
 ) -> Stream:
     """The events as a response; the generator is closed at its end or when the client disconnects.
 
     A comment is sent after every `comment_interval_s` without an event. An error after the start is
-    sent as an event, which clients raise.
+    sent as an event, which clients raise; `failed` is called with it.
     """
-    encoded = _kept_alive(_encoded(events), comment_interval_s)
+    encoded = _kept_alive(_encoded(events, failed), comment_interval_s)
     return Stream(
         encoded,
         background=BackgroundTask(_close, encoded),
@@ -45,13 +48,16 @@ async def _close(encoded: AsyncGenerator[bytes, None]) -> None:
     await encoded.aclose()
 
 
-async def _encoded(events: AsyncGenerator[object, None]) -> AsyncGenerator[bytes, None]:
+async def _encoded(
+    events: AsyncGenerator[object, None], failed: Callable[[LmaasError], None]
+) -> AsyncGenerator[bytes, None]:
     try:
         async with aclosing(events):
             async for event in events:
                 yield _sse(event)
         yield DONE
     except LmaasError as error:
+        failed(error)
         yield _sse(error_body(error))
 
 

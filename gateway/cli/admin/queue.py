@@ -72,7 +72,7 @@ def requests() -> None:
 @filter_options
 @click.option(
     "--outcome",
-    type=click.Choice(["stop", "length", "cancelled", "error"]),
+    type=click.Choice(["stop", "length", "cancelled", "error", "lost"]),
     help="Only requests that ended so.",
 )
 @click.option("--since", type=TIME, help="Only those that arrived then or later, in local time.")

@@ -11,9 +11,10 @@ from gateway.errors import DatabaseLost
 from gateway.generation.holds.refusal import limit_reached, refuse_above
 from gateway.generation.request import Ceiling, GenerationRequest
 from gateway.generation.request_state import RequestState
+from gateway.history.record import Record
 from gateway.limits.hold_ledger import AccountName, Ask, HoldLedger, Refused
 from gateway.limits.hold_size import further_hold
-from gateway.limits.limit import Quantity, Standing, Subjects
+from gateway.limits.limit import Amounts, Quantity, Standing, Subjects
 from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
 from gateway.quantiles import P90
@@ -195,6 +196,21 @@ class Holds:
             self.ledger.settle(hold, hold.used if counts else {}, self._clock())
         elif state.covered_tokens is not None:
             self._grow(state, written - state.covered_tokens)
+
+    def charge_lost(self, record: Record) -> None:
+        """Count in budgets what a killed gateway had delivered; its hold ended with it."""
+        began_s, read, written = record.arrived_at.timestamp(), 0, record.generation_tokens
+        if record.first_id is None and written:
+            read = record.prompt_tokens
+        cost = self._prices.cost(record.service_tier or "default", began_s).of(read, written)
+        subjects = Subjects(
+            tenant=record.tenant_id,
+            app=record.app_id,
+            key=record.api_key_id,
+            user=record.end_user,
+        )
+        used: Amounts = {"tokens": read + written, "cost": cost}
+        self.ledger.charge(subjects, used, began_s, self._clock())
 
     def release(self, hold: RequestHold) -> None:
         """Give up the hold of a request that was not queued."""

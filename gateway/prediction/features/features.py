@@ -42,6 +42,8 @@ NOTES: Final = tuple(f"scored_{level}" for level in NOTED_LEVELS)
 NAMES: Final = (*INPUTS, *NOTES)
 
 USER_INPUT_COLUMN: Final = INPUTS.index("log_user_input_tokens")
+FEATURE_BYTES: Final = len(NAMES) * np.dtype(np.float32).itemsize
+NOTED_BYTES: Final = len(NOTES) * np.dtype(np.float32).itemsize
 
 Vector: TypeAlias = NDArray[np.float32]
 
@@ -88,6 +90,11 @@ def from_bytes(stored: bytes) -> Vector:
     if len(vector) != len(NAMES):
         raise ValueError(f"{len(vector)} features, {len(NAMES)} expected")
     return vector
+
+
+def is_finite(stored: bytes, size: int) -> bool:
+    """Whether a stored float32 vector has this size in bytes, and finite numbers alone."""
+    return len(stored) == size and bool(np.isfinite(np.frombuffer(stored, dtype=np.float32)).all())
 
 
 def _statistics(lengths: LengthStatistics) -> tuple[float, ...]:

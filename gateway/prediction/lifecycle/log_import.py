@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.errors import Conflict, Unavailable, shortened
 from gateway.history.audit import note
+from gateway.history.insertion import insert_rows
 from gateway.prediction.adaptation.conformal import NO_OFFSETS, calibrated_tokens
 from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.features.features import FEATURE_VERSION, features
@@ -32,7 +33,7 @@ from gateway.prediction.messages import IMPORTED, PredictionRequest
 from gateway.prediction.serving.frames import ScoreReply
 from gateway.prediction.serving.process_client import PredictorClient
 from gateway.prediction.serving.request_text import MAX_INSTRUCTION_CHARS, head_and_tail
-from models import App, Instruction, RequestRecord, Tenant
+from models import App, Instruction, Tenant
 from models.base import new_id
 
 MAX_CONCURRENT: Final = 32  # requests in flight to the encoder
@@ -41,7 +42,7 @@ REPLY_TIMEOUT_S: Final = 60.0  # the encoder itself drops a request after 10 s
 INSTRUCTIONS_TIMEOUT_S: Final = 120.0
 RETRY_S: Final = 0.05
 LINE_INTERVAL: Final = timedelta(milliseconds=1)
-INSERT_ROWS: Final = 500  # per statement
+INSERT_ROWS: Final = 64  # per statement, some milliseconds of the event loop
 NO_API_KEY: Final = UUID(int=0)  # imported rows have no API key
 
 
@@ -330,6 +331,7 @@ def _row(sample: _ImportSample, model: str, lengths: LengthHistory) -> dict[str,
         "policy": IMPORTED,
         "preemptions": 0,
         "response_s": 0.0,
+        "hard": False,
     }
 
 
@@ -340,7 +342,7 @@ async def _insert(
     embedder: str,
 ) -> None:
     for start in range(0, len(rows), INSERT_ROWS):
-        await session.execute(insert(RequestRecord), rows[start : start + INSERT_ROWS])
+        await insert_rows(session, rows[start : start + INSERT_ROWS])
     if instructions:
         known = [
             {"hash": key, "embedder": embedder, "embedding": vector}

@@ -13,6 +13,7 @@ from gateway.database.errors import Sessions, transaction
 from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import note
 from gateway.prediction.lifecycle.run_log import mark_succeeded, run_not_found
+from gateway.prediction.lifecycle.trial.trial import Trial
 from gateway.prediction.model.artefact import checksum, decode, without_texts
 from models import Predictor, TrainingRun
 from models.base import new_id
@@ -30,12 +31,16 @@ class Registry:
     """Versions and training runs, newest first.
 
     `embedder` is the id of the gateway's embedder: versions that read embeddings of another are not
-    activated or imported. None: of any.
+    activated or imported. None: of any. With a `trial`, a version is tried before it is imported or
+    activated: PredictorBroken if that fails.
     """
 
-    def __init__(self, sessions: Sessions, *, embedder: str | None = None) -> None:
+    def __init__(
+        self, sessions: Sessions, *, embedder: str | None = None, trial: Trial | None = None
+    ) -> None:
         self._sessions = sessions
         self._embedder = embedder
+        self._trial = trial
 
     async def list(self, model: str | None = None, limit: int = MAX_LISTED) -> Versions:
         """The newest versions, without their artefacts."""
@@ -128,8 +133,9 @@ class Registry:
         """Make a version its model's active one; gateways are notified at the commit.
 
         NotFound; PredictorRefused if its artefact is damaged, has another feature version or reads
-        the embeddings of another embedder: the active version stays.
+        the embeddings of another embedder, PredictorBroken: the active version stays.
         """
+        await self._try_stored(predictor_id)
         async with transaction(self._sessions) as session:
             version = await self._usable_version(session, predictor_id, self._embedder)
             await _activate(session, version, by)
@@ -138,14 +144,16 @@ class Registry:
     async def roll_back(self, model: str, by: str) -> Predictor:
         """Activate the predecessor of the active version; repeated calls go further back.
 
-        Conflict if there is none; PredictorRefused as in `activate`.
+        Conflict if there is none, or another was activated meanwhile; errors as in `activate`.
         """
         async with transaction(self._sessions) as session:
+            before = await _predecessor(session, model)
+        await self._try_stored(before)
+        async with transaction(self._sessions) as session:
             await _lock(session, model)
-            active = await session.scalar(_active(model))
-            if active is None or active.replaced_id is None:
-                raise Conflict(f"no version of model {model} was active before")
-            version = await self._usable_version(session, active.replaced_id, self._embedder)
+            if await _predecessor(session, model) != before:
+                raise Conflict(f"another version of model {model} was activated at the same time")
+            version = await self._usable_version(session, before, self._embedder)
             await _activate(session, version, by, action="predictor.rolled_back")
         return version
 
@@ -154,8 +162,10 @@ class Registry:
     ) -> Predictor:
         """Store an exported version as inactive.
 
-        PredictorRefused if it is damaged, of another model, embedder or feature version.
+        PredictorRefused if it is damaged, of another model, embedder or feature version;
+        PredictorBroken.
         """
+        await self._try(stored, model_hash)
         artefact = await asyncio.to_thread(
             decode, stored, model_hash=model_hash, embedder=self._embedder
         )
@@ -186,6 +196,15 @@ class Registry:
             )
         assert stored is not None
         return stored
+
+    async def _try_stored(self, predictor_id: UUID) -> None:
+        if self._trial is not None:
+            stored = await self.artefact(predictor_id)
+            await self._try(stored, (await self.show(predictor_id)).model_hash)
+
+    async def _try(self, stored: bytes, model_hash: str) -> None:
+        if self._trial is not None:
+            await self._trial.check(stored, model_hash=model_hash, embedder=self._embedder)
 
     async def _usable_version(
         self, session: AsyncSession, predictor_id: UUID, embedder: str | None
@@ -247,6 +266,14 @@ async def _notify_gateways(session: AsyncSession, model: str) -> None:
     await session.execute(
         text("SELECT pg_notify(:channel, :model)"), {"channel": CHANNEL, "model": model}
     )
+
+
+async def _predecessor(session: AsyncSession, model: str) -> UUID:
+    """The version to which a roll-back returns. Conflict if there is none."""
+    active = await session.scalar(_active(model))
+    if active is None or active.replaced_id is None:
+        raise Conflict(f"no version of model {model} was active before")
+    return active.replaced_id
 
 
 def _active(model: str) -> Select[Predictor]:

@@ -25,6 +25,7 @@ COMMAND: Final = (
     "gateway.prediction.lifecycle.training_process",
     "--with-parent",
 )
+MAX_RUN_S: Final = 7200.0  # a run of millions of rows takes minutes
 THREADS: Final = max(1, (os.cpu_count() or 1) // 2)  # the other cores are the engine's
 ENVIRONMENT: Final = {  # read by libraries at import; a thread that waits sleeps
     "OMP_NUM_THREADS": str(THREADS),
@@ -123,12 +124,19 @@ class TrainingRuns:
         await self.finished()
 
     async def _watch(self, run_id: UUID, process: Process) -> None:
-        code = await process.wait()
+        try:
+            async with asyncio.timeout(MAX_RUN_S):
+                code = await process.wait()
+            reason = _reason(code)
+        except TimeoutError:
+            process.kill()
+            code = await process.wait()
+            reason = f"the training process took longer than {MAX_RUN_S:.0f} s"
         if self._process is process:  # the next run may have started
             self._process = self._run = None
         log.info("training_ended", run=str(run_id), code=code)
         try:
-            await self._log.mark_failed(run_id, _reason(code))  # no effect on a finished run
+            await self._log.mark_failed(run_id, reason)  # no effect on a finished run
         except DatabaseLost as error:
             log.warning("training_end_not_recorded", run=str(run_id), reason=error.message)
 

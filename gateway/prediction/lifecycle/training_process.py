@@ -100,7 +100,8 @@ async def _make_version(
         "embedded": int(samples.inputs.embedded.sum()),
     }
     if samples.natural < MIN_TRAINING_ROWS:
-        report["excluded"] = await count_excluded(database.sessions, run.model, since)
+        unusable = sum(report["unusable"].values())
+        report["excluded"] = await count_excluded(database.sessions, run.model, since, unusable)
     await training_log.set_phase(run.id, "fitting", rows_read=len(samples), samples=report)
     if samples.natural < MIN_TRAINING_ROWS:
         raise too_few_rows(run.model, samples.natural, report["excluded"], schedule.history_days)

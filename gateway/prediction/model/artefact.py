@@ -249,14 +249,19 @@ def _without(parts: dict[UUID, Part], apps: AbstractSet[UUID]) -> dict[UUID, Par
     return {app: part for app, part in parts.items() if app not in apps}
 
 
-def _read(stored: bytes) -> Artefact:
+def check_whole(stored: bytes) -> bytes:
+    """The part with the artefact, of which nothing is read. PredictorRefused if it is damaged."""
     head = len(MAGIC) + DIGEST_BYTES
     digest, body = stored[len(MAGIC) : head], stored[head:]
     if not stored.startswith(MAGIC):
         raise PredictorRefused("not a predictor: the file does not begin with its magic bytes")
     if hashlib.sha256(body).digest() != digest:
         raise PredictorRefused("the predictor is damaged: its checksum does not match")
+    return body
+
+
+def _read(stored: bytes) -> Artefact:
     try:
-        return msgspec.msgpack.decode(body, type=Artefact)
+        return msgspec.msgpack.decode(check_whole(stored), type=Artefact)
     except msgspec.DecodeError as error:
         raise PredictorRefused(f"the predictor cannot be read: {error}") from error

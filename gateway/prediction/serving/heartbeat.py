@@ -24,6 +24,11 @@ class Heartbeat:
         self._heard_s = time.monotonic()
 
     @property
+    def late(self) -> bool:
+        """Whether the process owes more than one reply."""
+        return self._missed > 1
+
+    @property
     def silent_s(self) -> float:
         """For how long nothing has been heard."""
         return time.monotonic() - self._heard_s

@@ -11,7 +11,7 @@ import structlog
 from msgspec import Struct, field
 
 from gateway.database.errors import Sessions
-from gateway.errors import Unavailable
+from gateway.errors import PredictorRefused, Unavailable
 from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
 from gateway.prediction.adaptation.adaptation import Adaptation
@@ -91,10 +91,11 @@ class LengthPredictor:
         self.drift = DriftMonitor()
         self._budget_s = budget_s
         self._sessions = sessions
-        self._client = PredictorClient(embedder)
+        self._client = PredictorClient(embedder, self._broken)
         self._keep_late = keep_late
         self._interactive, self._batch = Learned(), Learned()
         self._active: UUID | None = None
+        self.unusable: UUID | None = None  # the version that was to be in use and cannot be
 
     @property
     def active(self) -> UUID | None:
@@ -108,8 +109,13 @@ class LengthPredictor:
 
     @property
     def connected(self) -> bool:
-        """Whether the process is ready."""
+        """Whether the process is ready and answers."""
         return self._client.connected
+
+    @property
+    def restarts(self) -> int:
+        """How often the process ended, and was started again."""
+        return self._client.restarts
 
     async def start(self) -> None:
         """Load recent lengths from history and start the predictor process in the background."""
@@ -216,6 +222,14 @@ class LengthPredictor:
 
         PredictorRefused leaves the previous version in use; Unavailable if the process died.
         """
+        try:
+            await self._activate(predictor_id, artefact)
+        except PredictorRefused:
+            self.unusable = predictor_id
+            raise
+        self.unusable = None
+
+    async def _activate(self, predictor_id: UUID, artefact: bytes) -> None:
         version = await asyncio.to_thread(
             decode, artefact, model_hash=self.model_hash, embedder=self.embedder.id
         )
@@ -235,6 +249,12 @@ class LengthPredictor:
         self._active = predictor_id
         self.counts.activations += 1
         log.info("predictor_version_activated", predictor=str(predictor_id), model=self.model)
+
+    def _broken(self, version: UUID, before: UUID | None) -> None:
+        """A version was given up after it had ended the process again and again."""
+        self.unusable = version
+        if self._active == version:
+            self._active = before
 
     def _learned_for(self, request: PredictionRequest) -> Learned:
         """What to predict from; an app's first lines are predicted from its other requests."""

@@ -5,6 +5,7 @@ import itertools
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -32,6 +33,7 @@ from gateway.prediction.serving.frames import (
     read_reply,
 )
 from gateway.prediction.serving.heartbeat import Heartbeat
+from gateway.prediction.serving.kept_version import KeptVersion
 from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS
 
 log = structlog.get_logger()
@@ -47,6 +49,7 @@ ENVIRONMENT: Final = {  # read by libraries at import
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
 REPLY_TIMEOUT_S: Final = 10.0  # late scores revise what runs; training needs the text vectors
+MAX_LOADS: Final = 3  # of a version: how often the process may end before it has predicted
 MAX_UNSENT_BYTES: Final = 1 << 20  # backlog above which requests are refused
 
 OnReply: TypeAlias = Callable[[ScoreReply | None], None]
@@ -79,10 +82,15 @@ class PredictorClient:
     """One supervised predictor process; if it dies, the loading of a version fails.
 
     A process that hangs is killed and restarted. `embedder` makes the embeddings, by default the
-    packaged model.
+    packaged model. A version with which the process has ended `MAX_LOADS` times before it predicted
+    anything is broken: the one before it is restored, and `on_broken` is called with both ids.
     """
 
-    def __init__(self, embedder: EmbedderModel | None = None) -> None:
+    def __init__(
+        self,
+        embedder: EmbedderModel | None = None,
+        on_broken: Callable[[UUID, UUID | None], None] | None = None,
+    ) -> None:
         self.embedder = embedder or packaged_embedder()
         self._numbers = itertools.count()
         self._process: Process | None = None
@@ -90,8 +98,14 @@ class PredictorClient:
         self._pending: dict[int, _Pending] = {}
         self._started: list[int] = []  # numbers to send
         self._loading: dict[UUID, asyncio.Future[None]] = {}
-        self._load: LoadVersion | None = None
+        self._load: KeptVersion | None = None  # what a new process begins with
+        self._proven: KeptVersion | None = None  # the last that has predicted
+        self._on_trial: KeptVersion | None = None  # it was sent, and has predicted nothing yet
+        self._failed_loads: Counter[tuple[UUID, bytes]] = Counter()
+        self._on_broken = on_broken
+        self._heartbeat: Heartbeat | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self.restarts = 0
 
     @property
     def pid(self) -> int | None:
@@ -100,8 +114,9 @@ class PredictorClient:
 
     @property
     def connected(self) -> bool:
-        """Whether the process is ready."""
-        return self._ready.is_set()
+        """Whether the process is ready and answers."""
+        heartbeat = self._heartbeat
+        return self._ready.is_set() and not (heartbeat and heartbeat.late)
 
     def start(self) -> None:
         """Start the process in the background."""
@@ -174,20 +189,27 @@ class PredictorClient:
     async def load(self, predictor: UUID, model_hash: str, artefact: bytes) -> None:
         """Switch the process to a version, which also holds after a restart.
 
-        Without a process the next one starts with it. PredictorRefused leaves the previous version
-        in use.
+        Without a process the next one starts with it. PredictorRefused, if it is broken too, leaves
+        the previous version in use.
         """
         load = LoadVersion(predictor, model_hash, artefact)
+        kept = await asyncio.to_thread(KeptVersion, load)
+        if self._failed_loads[kept.identity] >= MAX_LOADS:
+            raise PredictorRefused(
+                f"the predictor process ended {MAX_LOADS} times with this version, which had not "
+                "predicted anything"
+            )
         if not self._ready.is_set():
-            self._load = load
+            self._load = kept
             return
         loaded = self._loading.setdefault(predictor, asyncio.get_running_loop().create_future())
         try:
             self._send(load)
+            self._on_trial = kept
             await loaded
         finally:
             self._loading.pop(predictor, None)
-        self._load = load
+        self._load = kept
 
     def _send(self, message: ScoreRequest | RequestsStarted | LoadVersion) -> None:
         process = self._process
@@ -199,6 +221,8 @@ class PredictorClient:
             and transport.get_write_buffer_size() > MAX_UNSENT_BYTES
         ):
             raise Unavailable("the predictor process does not keep up")
+        if transport.is_closing():
+            raise Unavailable("the predictor process has ended")
         process.stdin.write(encode_frame(message))
 
     async def _supervise(self) -> None:
@@ -212,6 +236,7 @@ class PredictorClient:
                 code = None
             if time.monotonic() - began > MAX_BACKOFF_S:
                 backoff_s = FIRST_BACKOFF_S
+            self.restarts += 1
             log.warning("predictor_process_ended", code=code, restart_in_s=backoff_s)
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
@@ -231,8 +256,7 @@ class PredictorClient:
         self._process = process
         assert process.stdin is not None
         assert process.stdout is not None
-        ping = partial(process.stdin.write, encode_frame(Ping()))
-        heartbeat = Heartbeat(ping)
+        self._heartbeat = heartbeat = Heartbeat(partial(_ping, process.stdin))
         watch = asyncio.create_task(_kill_hung(process, heartbeat), name="predictor heartbeat")
         try:
             while True:
@@ -243,27 +267,35 @@ class PredictorClient:
                     if self._load is None:
                         self._ready.set()
                     else:  # ready once it has loaded the version in use
-                        process.stdin.write(encode_frame(self._load))
+                        kept = self._load
+                        load = await asyncio.to_thread(kept.read)
+                        process.stdin.write(encode_frame(load))
+                        self._on_trial = kept
                 else:
                     self._handle_reply(reply)
         except asyncio.IncompleteReadError:
+            self._count_failed_load()
             return await process.wait()
         finally:
             watch.cancel()
             self._ready.clear()
-            self._process = None
+            self._process = self._on_trial = None
             self._fail_pending()
             await end_child(process)
 
     def _handle_reply(self, reply: PredictorReply) -> None:
         match reply:
             case ScoreReply(number=number, last=last):
+                if reply.scored is not None and self._on_trial is not None:
+                    self._passed(reply.scored.predictor)
                 pending = self._pending.pop(number) if last else self._pending[number]
                 pending.receive(reply)
             case RequestDropped(number=number):
                 self._pending.pop(number).receive(None)
             case VersionLoaded(predictor=predictor, error=error):
                 self._ready.set()
+                if error is not None:
+                    self._on_trial = None
                 loaded = self._loading.get(predictor)
                 if loaded is None or loaded.done():
                     report = log.info if error is None else log.error
@@ -275,6 +307,32 @@ class PredictorClient:
             case Ready() | Pong():
                 pass
 
+    def _passed(self, predictor: UUID) -> None:
+        """A version has predicted."""
+        load = self._on_trial
+        if load is not None and load.predictor == predictor:
+            self._proven, self._on_trial = load, None
+            del self._failed_loads[load.identity]
+
+    def _count_failed_load(self) -> None:
+        """The process has ended: with a version that has predicted nothing, that may be why."""
+        load = self._on_trial
+        if load is None:
+            return
+        identity = load.identity
+        self._failed_loads[identity] += 1
+        log.warning(
+            "predictor_version_load_failed",
+            predictor=str(load.predictor),
+            tries=self._failed_loads[identity],
+        )
+        if load is self._load and self._failed_loads[identity] >= MAX_LOADS:
+            self._load = self._proven if self._proven is not load else None
+            log.error("predictor_version_broken", predictor=str(load.predictor))
+            if self._on_broken is not None:
+                before = None if self._load is None else self._load.predictor
+                self._on_broken(load.predictor, before)
+
     def _fail_pending(self) -> None:
         pending, self._pending = self._pending, {}
         for each in pending.values():
@@ -282,6 +340,12 @@ class PredictorClient:
         for loading in self._loading.values():
             if not loading.done():
                 loading.set_exception(Unavailable("the predictor process ended"))
+
+
+def _ping(pipe: asyncio.StreamWriter) -> None:
+    """Ask for a sign of life; not where the pipe is closed, since the end is noticed anyway."""
+    if not pipe.is_closing():
+        pipe.write(encode_frame(Ping()))
 
 
 async def _kill_hung(process: Process, heartbeat: Heartbeat) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -19,7 +19,6 @@ from gateway.prediction.features.text_encoder import TextEncoder
 from gateway.prediction.messages import Stage
 from gateway.prediction.model.artefact import decode
 from gateway.prediction.model.inputs import ModelInputs, form_codes, unpack_vector
-from gateway.prediction.model.length_model import LengthModel
 from gateway.prediction.serving.frames import (
     LoadVersion,
     Ping,
@@ -31,6 +30,9 @@ from gateway.prediction.serving.frames import (
     VersionScore,
 )
 from gateway.prediction.work_limits import WorkLimits
+
+if TYPE_CHECKING:
+    from gateway.prediction.model.length_model import LengthModel
 
 log = structlog.get_logger()
 
@@ -68,6 +70,9 @@ class Scorer:
 
     def load(self, command: LoadVersion) -> VersionLoaded:
         """Switch to a version; a refused one leaves the previous in use."""
+        # Imported with the first version: LightGBM takes a second.
+        from gateway.prediction.model.length_model import LengthModel  # noqa: PLC0415
+
         try:
             artefact = decode(
                 command.artefact,
@@ -77,6 +82,9 @@ class Scorer:
             model = LengthModel(artefact)
         except PredictorRefused as refused:
             return VersionLoaded(command.predictor, refused.message)
+        except Exception as error:  # a damaged version must not end the thread that loads
+            log.exception("predictor_version_not_loaded", predictor=str(command.predictor))
+            return VersionLoaded(command.predictor, f"{type(error).__name__}: {error}")
         self._version = (command.predictor, model)
         log.info("predictor_version_loaded", predictor=str(command.predictor))
         return VersionLoaded(command.predictor, None)
@@ -144,26 +152,30 @@ class Scorer:
 
     def _scores(
         self,
-        version: tuple[UUID, LengthModel] | None,
+        version: "tuple[UUID, LengthModel] | None",
         encoded: Sequence[EncodedRequest],
         instructions: Sequence[bytes | None],
         inputs: Sequence[bytes | None],
     ) -> Sequence[VersionScore | None]:
-        """The version's predictions; None without a version."""
+        """The version's predictions; None without a version. One that fails is given up."""
         if version is None or not encoded:
             return [None] * len(encoded)
         predictor, model = version
         dims = self._embedder.model.dims
-        scored = model.predict(
-            ModelInputs(
-                apps=[each.request.app for each in encoded],
-                features=np.stack([from_bytes(each.request.features) for each in encoded]),
-                instructions=np.stack([unpack_vector(row, dims) for row in instructions]),
-                instruction_of=np.arange(len(encoded)),
-                text=np.stack([each.text for each in encoded]).astype(np.float32),
-                sentences=np.stack([unpack_vector(row, dims) for row in inputs]),
-                forms=form_codes([each.request.form for each in encoded]),
-            )
+        read = ModelInputs(
+            apps=[each.request.app for each in encoded],
+            features=np.stack([from_bytes(each.request.features) for each in encoded]),
+            instructions=np.stack([unpack_vector(row, dims) for row in instructions]),
+            instruction_of=np.arange(len(encoded)),
+            text=np.stack([each.text for each in encoded]).astype(np.float32),
+            sentences=np.stack([unpack_vector(row, dims) for row in inputs]),
+            forms=form_codes([each.request.form for each in encoded]),
         )
+        try:
+            scored = model.predict(read)
+        except Exception:  # the process would end, and its successor again
+            log.exception("predictor_version_given_up", predictor=str(predictor))
+            self._version = None
+            return [None] * len(encoded)
         found = zip(scored.quantiles.tolist(), scored.mean.tolist(), strict=True)
         return [VersionScore(predictor, tuple(quantiles), mean) for quantiles, mean in found]

@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, select
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.history.record import BATCH_TIER
+from gateway.prediction.features.features import (
+    FEATURE_BYTES,
+    FEATURE_VERSION,
+    NOTED_BYTES,
+    is_finite,
+)
 from gateway.prediction.features.length_history import LengthOutcome
 from gateway.prediction.messages import IMPORTED, known_form
 from models import RequestRecord
@@ -17,6 +25,8 @@ from models import RequestRecord
 MAX_ROWS: Final = 20_000
 ROWS_PER_TURN: Final = 250  # of the event loop; they take about 2 ms
 NOT_FORCED: Final = RequestRecord.forced.is_not(True)
+
+log = structlog.get_logger()
 
 
 class HistoryRow(Struct, frozen=True):
@@ -40,7 +50,8 @@ async def recent_outcomes(
 ) -> list[HistoryRow]:
     """The newest `limit` outcomes of a model, oldest first; of one version, if given.
 
-    Those of interactive requests, or with `batch` those of batch jobs' lines; no forced lengths.
+    Those of interactive requests, or with `batch` those of batch jobs' lines. Forced lengths, and
+    rows with numbers that cannot be, are left out.
     """
     newest = (
         select(
@@ -69,8 +80,22 @@ async def recent_outcomes(
         rows = await session.stream(newest, execution_options={"yield_per": ROWS_PER_TURN})
         async for part in rows.partitions():
             found.extend(_history_rows(part))
-    found.reverse()
-    return found
+    usable = [row for row in found if _is_usable(row)]
+    if len(usable) < len(found):
+        log.warning("history_rows_unusable", model=model, rows=len(found) - len(usable))
+    usable.reverse()
+    return usable
+
+
+def _is_usable(row: HistoryRow) -> bool:
+    """Whether length, times and, if they are of this feature version, vectors can be."""
+    outcome = row.outcome
+    if outcome.tokens < 0 or not isfinite(outcome.ended_at):
+        return False
+    if row.feature_version != FEATURE_VERSION or not row.features:
+        return True
+    first = row.first_scored
+    return is_finite(row.features, FEATURE_BYTES) and (not first or is_finite(first, NOTED_BYTES))
 
 
 def _history_rows(rows: Sequence[Any]) -> list[HistoryRow]:

@@ -23,6 +23,7 @@ REASONS: Final = {
     "cut_off": "cut off by max_tokens",
     "stopped": "stopped early by their clients or by an error",
     "other_model": "of other models",
+    "unusable": "with numbers that cannot be",
 }
 
 _COUNT: Final = text("""
@@ -45,15 +46,19 @@ _COUNT: Final = text("""
 """)
 
 
-async def count_excluded(sessions: Sessions, model: str, since: datetime) -> dict[str, int]:
+async def count_excluded(
+    sessions: Sessions, model: str, since: datetime, unusable: int = 0
+) -> dict[str, int]:
     """The rows of history that are no complete answers to train on, by `REASONS`.
 
-    Reads all of history: for training runs that fail.
+    `unusable` rows were found already. Reads all of history: for training runs that fail.
     """
     given = {"model": model, "version": FEATURE_VERSION, "since": since}
     with translated():
         async with sessions() as session:
             counted = {row.reason: row.rows for row in await session.execute(_COUNT, given)}
+    if unusable:
+        counted["unusable"] = unusable
     return {reason: counted[reason] for reason in REASONS if reason in counted}
 
 

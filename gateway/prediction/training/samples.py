@@ -1,19 +1,27 @@
 """Reads a training set from history: first keys are drawn, then rows fetched."""
 
 from array import array
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import numpy as np
+import structlog
 from sqlalchemy import ARRAY, DateTime, Uuid, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, translated
 from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
-from gateway.prediction.features.features import FEATURE_VERSION, NAMES
+from gateway.prediction.features.features import (
+    FEATURE_BYTES,
+    FEATURE_VERSION,
+    NAMES,
+    is_finite,
+)
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.messages import IMPORTED, Form, known_form
 from gateway.prediction.model.inputs import ModelInputs, form_codes, unpack_vector
@@ -23,12 +31,13 @@ from models import Instruction, RequestRecord
 
 MAX_ROWS: Final = 50_000
 CHUNK_ROWS: Final = 2_000
-FEATURE_BYTES: Final = len(NAMES) * np.dtype(np.float32).itemsize
 MISSING_TEXT: Final = np.full(TEXT_DIMS, np.nan, dtype=np.float16).tobytes()
 TIMESTAMP: Final = DateTime(timezone=True)
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 ReadProgress: TypeAlias = Callable[[int, int], Awaitable[None]]
+
+log = structlog.get_logger()
 
 
 async def _no_progress(read: int, wanted: int) -> None:
@@ -94,11 +103,13 @@ async def read_samples(
     """Outcomes of a model that arrived since then, and a report of the rows read per tenant.
 
     At most `max_rows`, drawn as in `sampling`, from one snapshot of history, without requests that
-    were cut off before their first token. `on_progress` gets the rows read so far and in total.
+    were cut off before their first token. Rows with numbers that cannot be are left out: the report
+    counts them as `unusable`, by what is wrong. `on_progress` gets the rows read so far and in
+    total.
     Embeddings are those of the `embedder`, by default the packaged one; others are missing.
     """
     embedder = embedder or packaged_embedder()
-    columns = _Columns(embedder)
+    columns, unusable = _Columns(embedder), Counter[str]()
     with translated():
         async with sessions() as session:
             await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
@@ -112,13 +123,18 @@ async def read_samples(
                 await on_progress(start, len(drawn.keys))
                 part = slice(start, start + CHUNK_ROWS)
                 for row in await _fetch(session, drawn.keys[part]):
-                    columns.add(row, weights[row.arrived_at, row.id])
-            instructions = await _instructions(session, list(columns.hashes), embedder.id)
-    return columns.samples(instructions), drawn.report
+                    if fault := fault_of(row, embedder):
+                        unusable[fault] += 1
+                    else:
+                        columns.add(row, weights[row.arrived_at, row.id])
+            instructions = await _instructions(session, list(columns.hashes), embedder)
+    if unusable:
+        log.warning("training_rows_unusable", model=model, **unusable)
+    return columns.samples(instructions), drawn.report | {"unusable": dict(unusable)}
 
 
 async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -> Sequence[Any]:
-    """The rows with these keys, oldest first, without those whose features have another size."""
+    """The rows with these keys, oldest first."""
     statement = (
         select(
             RequestRecord.id,
@@ -140,7 +156,6 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
         .where(
             RequestRecord.arrived_at == func.any(bindparam("at", type_=ARRAY(TIMESTAMP))),
             RequestRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid()))),
-            func.octet_length(RequestRecord.features) == FEATURE_BYTES,
         )
         .order_by(RequestRecord.arrived_at, RequestRecord.id)
     )
@@ -148,18 +163,47 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
     return (await session.execute(statement, wanted)).all()
 
 
+def fault_of(row: Any, embedder: EmbedderModel) -> str | None:
+    """What of a row of `_fetch` cannot be: a damaged or foreign row must stop no training."""
+    served = row.quantiles
+    if row.generation_tokens < 0 or row.max_tokens < 1:
+        return "length"
+    if not is_finite(row.features, FEATURE_BYTES):
+        return "features"
+    if len(served) != len(LEVELS) or not all(
+        each is not None and isfinite(each) for each in served
+    ):
+        return "quantiles"
+    own = row.input_embedding if row.embedder == embedder.id else None
+    if not (_is_vector(row.embedding, TEXT_DIMS) and _is_vector(own, embedder.dims)):
+        return "vectors"
+    return None
+
+
+def _is_vector(stored: bytes | None, dims: int) -> bool:
+    """Whether these float16 bytes are `dims` finite numbers, or there are none."""
+    if stored is None:
+        return True
+    if len(stored) != dims * np.dtype(np.float16).itemsize:
+        return False
+    return bool(np.isfinite(np.frombuffer(stored, np.float16)).all())
+
+
 async def _instructions(
-    session: AsyncSession, hashes: Sequence[bytes], embedder: str
+    session: AsyncSession, hashes: Sequence[bytes], embedder: EmbedderModel
 ) -> dict[bytes, bytes]:
+    """Embeddings by hash; one that cannot be is missing."""
     found: dict[bytes, bytes] = {}
     for start in range(0, len(hashes), CHUNK_ROWS):
         wanted = hashes[start : start + CHUNK_ROWS]
         rows = await session.execute(
             select(Instruction.hash, Instruction.embedding).where(
-                Instruction.hash.in_(wanted), Instruction.embedder == embedder
+                Instruction.hash.in_(wanted), Instruction.embedder == embedder.id
             )
         )
-        found.update((hash_, embedding) for hash_, embedding in rows)
+        found.update(
+            (row.hash, row.embedding) for row in rows if _is_vector(row.embedding, embedder.dims)
+        )
     return found
 
 

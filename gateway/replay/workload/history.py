@@ -69,8 +69,12 @@ async def count_by_gateway(sessions: Sessions, window: HistoryWindow) -> dict[UU
 
 
 async def _conditions(session: AsyncSession, window: HistoryWindow) -> list[ColumnElement[bool]]:
-    """Conditions for a row: served by a gateway, not imported, and in the window."""
-    conditions = [RequestRecord.generation_tokens > 0, RequestRecord.queued_s.is_not(None)]
+    """Conditions for a row: served by a gateway, not imported, undamaged, and in the window."""
+    conditions = [
+        RequestRecord.generation_tokens > 0,
+        RequestRecord.queued_s.is_not(None),
+        func.cardinality(RequestRecord.quantiles) == len(LEVELS),
+    ]
     if window.since is not None:
         conditions.append(RequestRecord.arrived_at >= window.since)
     if window.until is not None:

@@ -106,7 +106,7 @@ class Exchanger:
             elif isinstance(account, Pot):
                 account.grant(part.granted, part.left, now_s)
             else:
-                account.grant(part.granted, int(part.left), now_s, others=part.others)
+                account.grant(part.granted, now_s, others=part.others)
                 self._leases[part.name] = Lease(account.granted, int(part.numbers[0]))
             if part.ends:
                 self._leases.pop(part.name, None)
@@ -145,10 +145,11 @@ class Exchanger:
         if part.ends or account.room(now_s) < 0 or not part.wanted:
             account.give_back(now_s, everything=part.ends)
         used = account.close() if part.ends else account.used
-        part.changed = _difference(account.state, before)
-        part.numbers = account.numbers
         settled = used if part.ends else 0
         _take(part, unsettled - leased_to_others - account.granted - settled)
+        account.elsewhere = int(part.left)  # growing answers cannot borrow what is taken
+        part.changed = _difference(account.state, before)
+        part.numbers = account.numbers
         return Lease(account.granted + part.granted, used)
 
 

@@ -23,6 +23,7 @@ from gateway.api.admin.routes import AdminServices, admin_router
 from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.errors import exception_handlers
 from gateway.database.errors import Sessions
+from gateway.database.supervision import DatabaseWatch
 from gateway.deletion.deletions import Deletions
 from gateway.engines.colocated import ColocatedEngine
 from gateway.files.bounds import FileBounds
@@ -38,6 +39,7 @@ from gateway.history.audit import AuditTrail
 from gateway.history.listing import RequestList
 from gateway.history.requests import RequestHistory
 from gateway.history.writer import HistoryWriter
+from gateway.parts import Parts
 from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import SampleErasure
@@ -67,6 +69,16 @@ ROOT = Path(__file__).parents[3]
 WORDS = TokenCounters(
     text=lambda text: len(text.split()), prompt=lambda left, right: len(f"{left} {right}".split())
 )
+
+
+@pytest.fixture
+async def parts(
+    service: GenerationService, predictor: LengthPredictor, postgres_url: str
+) -> AsyncIterator[Parts]:
+    """What the gateway depends on: neither an engine nor a predictor process runs."""
+    watch = DatabaseWatch(postgres_url)
+    yield Parts(service.scheduler.engine, predictor, watch)
+    await watch.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from gateway.api.errors import exception_handlers
 from gateway.api.metrics import MetricsController
 from gateway.database.errors import Sessions
 from gateway.generation.service import GenerationService
+from gateway.parts import Parts
 from gateway.prediction.messages import SOURCE_LABELS, PredictionRequest
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.caller import Caller
@@ -43,7 +44,7 @@ QUESTION = PredictionRequest(
 
 @pytest.fixture
 async def scraper(
-    service: GenerationService, sessions: Sessions
+    service: GenerationService, sessions: Sessions, parts: Parts
 ) -> AsyncIterator[httpx.AsyncClient]:
     admission = AdminAccess(AdminKey(ADMIN_KEY), ScopedKeys(sessions))
     application = Litestar(
@@ -51,6 +52,7 @@ async def scraper(
         dependencies={
             "service": Provide(lambda: service, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
+            "parts": Provide(lambda: parts, sync_to_thread=False),
         },
         exception_handlers=exception_handlers,
     )
@@ -78,6 +80,8 @@ async def test_every_series_is_prefixed_and_current(scraper: httpx.AsyncClient) 
     assert all(name.startswith("lmaas_") for name, _ in found)
     assert found["lmaas_waiting_requests", frozenset()] == 0
     assert found["lmaas_engine_connected", frozenset()] == 0
+    assert found["lmaas_part_up", frozenset({("part", "database")})] == 1
+    assert found["lmaas_part_up", frozenset({("part", "engine")})] == 0
     assert found["lmaas_policy", frozenset({("name", "lmaas")})] == 1
     assert found["lmaas_policy_fallback", frozenset({("reason", "short_queue")})] == 1
 

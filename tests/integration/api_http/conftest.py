@@ -61,6 +61,16 @@ async def stream() -> Stream:
     return Stream(pieces())
 
 
+@get("/endless")
+async def endless() -> Stream:
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"piece "
+            await asyncio.sleep(0.001)
+
+    return Stream(pieces())
+
+
 @post("/v1/files", status_code=200)
 async def upload(request: Request[Any, Any, Any]) -> dict[str, int]:
     return {"bytes": len(await request.body())}
@@ -175,7 +185,7 @@ def serving(
     registry = CollectorRegistry()
     metrics = HttpMetrics(registry)
     app = IdentifyingApp(
-        [live, decode, size, early, stream, upload, download],
+        [live, decode, size, early, stream, endless, upload, download],
         exception_handlers=exception_handlers,
         request_class=bounded_request(limits_of_bodies or (lambda: LIMITS), TextWorkers()),
         request_max_body_size=None,

@@ -8,17 +8,19 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
 
+from gateway.database import embedded, supervision
 from gateway.database.embedded import EmbeddedPostgres, _reason
-from gateway.database.supervision import PostgresSupervisor
+from gateway.database.supervision import DatabaseWatch
 from gateway.errors import StartupFailure
 from tests.conftest import PATIENCE_S
+from tests.hanging_postgres import PostgresProcesses
 
 
 @pytest.fixture(scope="module")
@@ -230,20 +232,67 @@ def test_interrupted_first_start_leaves_nothing_behind(template: Path) -> None:
     assert not (template / "postgres.new").exists()
 
 
-async def test_killed_server_is_started_again_with_its_data(data_dir: Path) -> None:
+@pytest.fixture
+async def watch(data_dir: Path) -> AsyncIterator[DatabaseWatch]:
     server = EmbeddedPostgres(data_dir)
     server.start()
-    supervisor = PostgresSupervisor(server)
+    watch = DatabaseWatch(server.url, server)
+    yield watch
+    await watch.close()
+    server.stop()
+    assert postmaster(data_dir) is None
+
+
+async def restarted(watch: DatabaseWatch, times: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while watch.restarts < times or not answers(watch.url):
+            await asyncio.sleep(0.05)
+    assert query(watch.url, "SELECT n FROM kept") == [(7,)]
+
+
+async def test_killed_server_is_started_again_with_its_data(
+    data_dir: Path, watch: DatabaseWatch
+) -> None:
     killed = postmaster(data_dir)
     assert killed
     killed.kill()
-    async with asyncio.timeout(PATIENCE_S):
-        while not answers(server.url):
-            await asyncio.sleep(0.05)
-    assert query(server.url, "SELECT n FROM kept") == [(7,)]
-    await supervisor.close()
-    server.stop()
+    await restarted(watch, 1)
+
+
+async def test_hanging_server_is_killed_and_started_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, watch: DatabaseWatch
+) -> None:
+    monkeypatch.setattr(supervision, "BEAT_S", 0.2)
+    monkeypatch.setattr(supervision, "MAX_MISSED_BEATS", 3)
+    with psycopg.connect(watch.url, autocommit=True) as connection:
+        PostgresProcesses(data_dir).suspend()
+        await restarted(watch, 1)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+
+
+async def test_stop_of_a_hanging_server_leaves_none(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "STOP_TIMEOUT_S", 1.0)
+    server = EmbeddedPostgres(data_dir)
+    server.start()
+    PostgresProcesses(data_dir).suspend()
+    await asyncio.to_thread(server.stop)
     assert postmaster(data_dir) is None
+
+
+async def test_a_server_that_refuses_is_away_but_does_not_hang(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "BEAT_S", 0.2)
+    with EmbeddedPostgres(data_dir) as server:
+        watch = DatabaseWatch(server.url.replace("/postgres?", "/no_such_database?"), server)
+        async with asyncio.timeout(PATIENCE_S):
+            while watch.answers:
+                await asyncio.sleep(0.05)
+        await watch.close()
+        assert (watch.restarts, watch._missed) == (0, 0)
 
 
 def answers(url: str) -> bool:

@@ -45,10 +45,11 @@ def report() -> Iterator[Report]:
         coverage: float = float("nan"),
         untrusted: int = 0,
         fallback: bool = False,
+        unusable: str | None = None,
     ) -> dict[str, Finding]:
         verdict = "untrained" if version is None else "fallback" if fallback else "model"
         health = {"predictor": predictor, "predictor_version": version, "predictions": verdict}
-        pages["/health/ready"] = json.dumps(health)
+        pages["/health/ready"] = json.dumps(health | {"unusable_version": unusable})
         pages["/metrics"] = (
             "# TYPE lmaas_predictions counter\n"
             f'lmaas_predictions_total{{source="model"}} {by_model}\n'
@@ -77,6 +78,11 @@ def test_a_healthy_predictor_is_described(report: Report) -> None:
 def test_a_new_gateway_has_nothing_to_complain_of(report: Report) -> None:
     found = report(version=None, by_app=5)
     assert {each.status for each in found.values()} == {"ok"}
+
+
+def test_a_version_that_cannot_be_loaded_is_named(report: Report) -> None:
+    found = report(unusable="another-version")["predictor"]
+    assert (found.status, "another-version" in found.message) == ("warning", True)
 
 
 def test_a_process_that_is_away_fails(report: Report) -> None:

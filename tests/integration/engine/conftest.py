@@ -94,16 +94,20 @@ class EngineProcess:
         )
 
     def wait_until_ready(self) -> None:
-        """Wait until the engine accepts calls; fail with its error output otherwise."""
+        """Wait until the engine serves; fail with its error output otherwise."""
         end = monotonic() + PATIENCE_S
-        while not self._listens():
+        while not self._serves():
             assert self.process.poll() is None, self.process.communicate()[1]
             assert monotonic() < end, "the engine did not come up"
             sleep(0.02)
 
-    def _listens(self) -> bool:
+    def _serves(self) -> bool:
         with socket.socket(socket.AF_UNIX) as caller:
-            return caller.connect_ex(str(self.socket)) == 0
+            if caller.connect_ex(str(self.socket)):
+                return False
+            caller.settimeout(PATIENCE_S)
+            caller.sendall(b"GET /health HTTP/1.1\r\nHost: engine\r\n\r\n")
+            return b" 200 " in caller.recv(64)
 
     def ended(self) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of an engine that is about to end."""

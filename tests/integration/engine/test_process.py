@@ -1,15 +1,20 @@
 """The engine's start and end."""
 
+import asyncio
 import json
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from engine.protocol import PHASE_EVENT
+from tests.conftest import PATIENCE_S
 
 EXIT_STARTUP_FAILED = 2
 BREAKS_ONCE_STARTED = """
@@ -128,6 +133,23 @@ def test_the_phases_of_the_start_and_the_reasons_for_its_choices_are_logged(
     [started] = [event for event in events if event["event"] == "engine_started"]
     assert started["dtype_reason"] == "set by LMAAS_ENGINE_DTYPE"
     assert started["kv_tokens"] == 64 * 4096  # all that can run; a sequence takes 1 MiB
+
+
+async def test_calls_during_the_start_are_answered_with_what_it_does(
+    start_engine: Callable, connect: Callable
+) -> None:
+    engine = start_engine()
+    found: list[httpx.Response] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while not found or found[-1].status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            with suppress(httpx.TransportError):
+                async with connect(engine) as gateway:
+                    found.append(await gateway.http.get("/info"))
+            await asyncio.sleep(0.02)
+    *starting, served = found
+    assert starting, "the start took no time"
+    assert {answer.json()["epoch"] for answer in found} == {served.json()["epoch"]}
+    assert starting[0].json()["phase"]
 
 
 def test_an_invalid_setting_is_one_line_and_exit_code_2(start_engine: Callable) -> None:

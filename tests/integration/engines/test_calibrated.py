@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from engine.protocol import Starting
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.measurement import measured_engine
 from gateway.engines.supervisor import EngineSupervisor
@@ -54,6 +55,8 @@ class SilentListener:
     def engine_refused(self, refused: object) -> None: ...
 
     def engine_lost(self) -> None: ...
+
+    def engine_starting(self, starting: Starting) -> None: ...
 
 
 async def steps_of(socket: str) -> int:

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from engine.protocol import EngineInfo, Finish, KvState, Refused, Sequence, Step
+from engine.protocol import EngineInfo, Finish, KvState, Refused, Sequence, Starting, Step
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor
 from tests.conftest import PATIENCE_S
@@ -25,6 +25,7 @@ class RecordingListener:
     def __init__(self) -> None:
         self.epochs: list[str] = []
         self.losses = 0
+        self.phases: list[str] = []
         self.tokens: dict[str, list[int]] = {}
         self.finished: dict[str, Finish] = {}
         self.refused: list[Refused] = []
@@ -37,6 +38,10 @@ class RecordingListener:
 
     def engine_lost(self) -> None:
         self.losses += 1
+        self._changed.set()
+
+    def engine_starting(self, starting: Starting) -> None:
+        self.phases.append(starting.phase)
         self._changed.set()
 
     def engine_refused(self, refused: Many[Refused]) -> None:

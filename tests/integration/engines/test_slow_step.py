@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from structlog.testing import capture_logs
 
-from engine.protocol import EngineInfo, Event, Heartbeat, Hello, KvState, Step
+from engine.protocol import EngineInfo, Event, Heartbeat, Hello, KvState, Starting, Step
 from gateway.engines.colocated import ColocatedEngine
 from tests.conftest import PATIENCE_S
 
@@ -50,6 +50,8 @@ class SilentListener:
     def engine_refused(self, refused: Any) -> None: ...
 
     def engine_lost(self) -> None: ...
+
+    def engine_starting(self, starting: Starting) -> None: ...
 
 
 @pytest.fixture

@@ -16,10 +16,14 @@ from typing import Any
 import httpx
 import pytest
 import uvloop
+from prometheus_client import CollectorRegistry
 
-from gateway.cli.serve import build_server
+from gateway.api.http_metrics import HttpMetrics
+from gateway.app import build_app
+from gateway.garbage import search_seldom
 from gateway.node import GatewayNode, running_node
 from gateway.served_model import served_model
+from gateway.server import Front, build_server
 from gateway.settings import read_settings
 from tests.conftest import PATIENCE_S
 
@@ -115,9 +119,15 @@ async def _serve(
     stopping: asyncio.Event,
 ) -> None:
     settings = read_settings(environment)
-    async with running_node(settings, served_model(settings), {}, lambda _: None) as node:
+    registry = CollectorRegistry()
+    metrics = HttpMetrics(registry)
+    front = Front(settings, metrics, str)
+    started = running_node(settings, served_model(settings), {}, lambda _: None, registry)
+    async with started as node:
+        front.app = build_app(node, metrics)
+        search_seldom()
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = build_server(settings, node)
+            server = build_server(settings, front, metrics)
             serving = asyncio.create_task(server.serve([listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             ready(LocalGateway(node, asyncio.get_running_loop(), url))

@@ -40,7 +40,7 @@ def some_records(rng: Random, a_record: Callable[..., Record], number: int) -> l
             end_user=rng.choice([None, "ursula", "victor"]),
             model=rng.choice(["model", "other"]),
             service_tier=rng.choice([None, "default", "flex", "batch"]),
-            finish_reason=rng.choice(["stop", "length", "error", "cancelled"]),
+            finish_reason=rng.choice(["stop", "length", "error", "cancelled", "lost"]),
         )
         for _ in range(number)
     ]

@@ -1,6 +1,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select
@@ -31,7 +32,17 @@ async def test_row_equals_the_record(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     writer = HistoryWriter(sessions, tmp_path)
-    record = a_record(end_user="ursula", generation_tokens=321, embedding=b"\x00\x3c", embedder="e")
+    record = a_record(
+        end_user='ursula "\\x41" ü',
+        quantiles=[0.1 + 0.2, 1 / 3, 1.5, 1e-300, 1e300, 7.0],
+        generation_tokens=321,
+        embedding=b"\x00\x3c",
+        features=bytes(range(256)),
+        embedder="e",
+        gateway_id=UUID(int=9),
+        overdue=True,
+        response_ratio=2 / 3,
+    )
     writer.record(record)
     await writer.flush()
     async with sessions() as session:
@@ -53,10 +64,10 @@ async def test_clean_stop_leaves_nothing_behind(
     monkeypatch.setattr(history_writer, "CLOSE_S", PATIENCE_S)
     writer = HistoryWriter(sessions, tmp_path)
     await writer.start()
-    for _ in range(1500):
+    for _ in range(10 * MAX_ROWS):
         writer.record(a_record())
     await writer.close()
-    assert await rows(sessions) == 1500
+    assert await rows(sessions) == 10 * MAX_ROWS
     assert list(tmp_path.iterdir()) == []
 
 

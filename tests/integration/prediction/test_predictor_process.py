@@ -8,11 +8,13 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import numpy as np
 import psutil
 import pytest
+import uvloop
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
@@ -247,11 +249,13 @@ async def test_damaged_artefact_is_refused_and_the_previous_stays(
 ) -> None:
     version = uuid4()
     await predictor.activate(version, artefact)
-    damaged = artefact[:-1] + bytes([artefact[-1] ^ 1])
+    damaged, other = artefact[:-1] + bytes([artefact[-1] ^ 1]), uuid4()
     with pytest.raises(PredictorRefused, match="damaged"):
-        await predictor.activate(uuid4(), damaged)
-    assert predictor.active == version
+        await predictor.activate(other, damaged)
+    assert (predictor.active, predictor.unusable) == (version, other)
     assert (await predictor.predict_by_model(a_prediction_request())).newest.predictor == version
+    await predictor.activate(version, artefact)
+    assert predictor.unusable is None
 
 
 async def test_process_refuses_an_unreadable_version(
@@ -367,6 +371,74 @@ async def test_load_of_a_version_that_hangs_ends_the_process_and_fails(
             await client.load(uuid4(), "abc", b"")
     assert not client.connected
     await client.close()
+
+
+async def test_process_that_stands_still_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.1)
+    monkeypatch.setattr(heartbeat, "MAX_MISSED_BEATS", math.inf)
+    client = PredictorClient(find_embedder("off"))
+    client.start()
+    async with asyncio.timeout(PATIENCE_S):
+        await client.ready()
+        assert client.pid is not None
+        process = psutil.Process(client.pid)
+        process.suspend()
+        while client.connected:
+            await asyncio.sleep(0.05)
+        process.resume()
+        while not client.connected:
+            await asyncio.sleep(0.05)
+    await client.close()
+    assert client.restarts == 0
+
+
+# Its end is noticed, and that it writes no more only once the file is there.
+ENDS_WITH_OPEN_OUTPUT = """
+import os, sys, time
+from gateway.prediction.serving.frames import Ready, encode_frame
+
+sys.stdout.buffer.write(encode_frame(Ready()))
+sys.stdout.flush()
+if os.fork():
+    os._exit(1)
+os.close(0)
+os.closerange(3, 64)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.02)
+"""
+
+
+async def test_request_to_a_process_that_has_just_ended_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On the gateway's event loop, whose pipes raise from then on."""
+    noticed = tmp_path / "noticed"
+    command = (sys.executable, "-c", ENDS_WITH_OPEN_OUTPUT, str(noticed))
+    monkeypatch.setattr(process_client, "COMMAND", command)
+    wanted = {"app": uuid4(), "instruction_hash": b"", "instruction": "", "user_input": ""}
+
+    async def ask_until_refused(client: PredictorClient) -> None:
+        await client.ready()
+        while True:
+            client.request_score(**wanted, features=b"")
+            await asyncio.sleep(0.01)
+
+    async def ask() -> None:
+        client = PredictorClient(find_embedder("off"))
+        client.start()
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(Unavailable, match="has ended"):
+                await ask_until_refused(client)
+            noticed.touch()
+            while client.pid is not None:
+                await asyncio.sleep(0.01)
+        await client.close()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(ask())
+
+    await asyncio.to_thread(run)
 
 
 def test_process_ends_with_a_killed_gateway() -> None:

@@ -7,12 +7,15 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN, noted, with_raw_quantiles
 from gateway.prediction.serving.predictor import LengthPredictor
+from gateway.prediction.serving.warm_start import recent_outcomes
 
 OUTCOMES = 60  # more than calibrate an app by its own
 APP = UUID(int=2)
@@ -69,3 +72,28 @@ async def test_bands_before_and_after_embeddings_survive_a_restart(
         assert found == pytest.approx(served(before, version, first=first))
         assert found != pytest.approx(fresh, rel=0.01)
     assert after._interactive.adaptations[version].two_stages == both_stages
+
+
+async def test_damaged_rows_stop_no_start(
+    sessions: Sessions, a_record: Callable[..., Record], tmp_path: Path
+) -> None:
+    writer = HistoryWriter(sessions, tmp_path)
+    whole = with_raw_quantiles(np.zeros(len(NAMES), dtype=np.float32), BY_TEXT)
+    damaged: list[dict[str, object]] = [
+        {"features": b"1234"},
+        {"features": np.full(len(NAMES), np.inf, dtype=np.float32).tobytes()},
+        {"features": whole.tobytes(), "first_scored": b"12345678"},
+        {"generation_tokens": -1},
+        {"response_s": 9.0},
+    ]
+    for given in damaged:
+        writer.record(a_record(id=uuid4(), model="again", **given))
+    good = a_record(id=uuid4(), model="again", features=whole.tobytes(), generation_tokens=9)
+    writer.record(good)
+    await writer.flush()
+    async with sessions.begin() as session:
+        await session.execute(text("UPDATE requests SET response_s = 'NaN' WHERE response_s = 9"))
+    with capture_logs() as logs:
+        rows = await recent_outcomes(sessions, "again")
+    assert [row.outcome.tokens for row in rows] == [9]
+    assert [(each["event"], each["rows"]) for each in logs] == [("history_rows_unusable", 5)]

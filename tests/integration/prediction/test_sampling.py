@@ -89,6 +89,35 @@ async def test_rows_without_usable_length_or_features_are_not_read(
     assert samples.censored.tolist() == [True]
 
 
+async def test_rows_whose_numbers_cannot_be_are_left_out_and_counted(
+    sessions: Sessions, store: StoreRecords, a_sample: Callable[..., Record], build: Builder
+) -> None:
+    no_number = np.full(len(NAMES), np.nan, dtype=np.float32).tobytes()
+    ours = {"embedder": EMBEDDER.id, "tenant_id": (await build.tenant()).id}
+    await store(
+        [
+            a_sample(generation_tokens=7, instruction_embedding=b"short", **ours),
+            a_sample(generation_tokens=-7),
+            a_sample(max_tokens=0),
+            a_sample(features=b"1234"),
+            a_sample(features=no_number),
+            a_sample(quantiles=[1.0] * 5),
+            a_sample(quantiles=[9.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+            a_sample(embedding=TEXT[2:], **ours),
+            a_sample(input_embedding=SENTENCE + b"12", **ours),
+            a_sample(input_embedding=b"\x00\x7c" * EMBEDDER.dims, **ours),  # infinite
+        ]
+    )
+    async with sessions.begin() as session:
+        await session.execute(
+            text("UPDATE requests SET quantiles[4] = 'NaN' WHERE quantiles[1] = 9")
+        )
+    samples, report = await read_samples(sessions, "model")
+    assert samples.tokens.tolist() == [7]
+    assert np.isnan(samples.inputs.instructions).all()
+    assert report["unusable"] == {"length": 2, "features": 2, "quantiles": 2, "vectors": 3}
+
+
 async def test_draw_is_the_same_for_the_same_seed_and_another_for_another(
     sessions: Sessions, store: StoreRecords, a_sample: Callable[..., Record]
 ) -> None:

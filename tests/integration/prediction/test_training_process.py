@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from gateway.child_process import child_environment
 from gateway.database.errors import Sessions
@@ -85,6 +86,17 @@ async def test_successful_run_exits_0_and_prints_only_its_log(trainer: Trainer) 
     assert events(errors)[-1] == "predictor_version_made"
 
 
+async def test_damaged_rows_are_left_out_of_a_run(trainer: Trainer) -> None:
+    await trainer.outcomes(ROWS)
+    await trainer.outcomes(1, embedding=b"no vector.")
+    await trainer.outcomes(1, generation_tokens=-3)
+    code, errors, run = await trainer.train()
+    assert (code, run.state, run.error) == (0, "succeeded", None)
+    assert "training_rows_unusable" in events(errors)
+    assert run.samples is not None
+    assert run.samples["unusable"] == {"vectors": 1, "length": 1}
+
+
 async def test_refused_run_exits_1_with_its_reason(trainer: Trainer) -> None:
     code, errors, run = await trainer.train()
     assert (code, run.state) == (1, "failed")
@@ -108,13 +120,14 @@ async def test_refused_run_counts_the_rows_that_do_not_count_by_reason(
     await trainer.outcomes(4, feature_version=0)
     await trainer.outcomes(1, arrived_at=datetime.now(UTC) - timedelta(days=100))
     await trainer.outcomes(6, model="other")
+    await trainer.outcomes(8, embedding=b"no vector.")
     _, _, run = await trainer.train()
     assert run.error == (
         "training needs at least 100 complete answers of model demo from the last 90 days, "
         "found 46; not counted: 3 of tenants that opted out of learning, 4 stored without "
         "features (erased, or the tenant had opted out), 1 older than that, 2 without any token, "
         "7 cut off by max_tokens, 5 stopped early by their clients or by an error, "
-        "6 of other models"
+        "6 of other models, 8 with numbers that cannot be"
     )
     assert run.samples is not None
     assert (run.samples["complete"], run.samples["cut_off"]) == (46, 12)
@@ -126,13 +139,22 @@ async def test_refused_run_counts_the_rows_that_do_not_count_by_reason(
         "cut_off": 7,
         "stopped": 5,
         "other_model": 6,
+        "unusable": 8,
     }
 
 
-async def test_crashed_run_exits_1_with_the_error_in_its_row(trainer: Trainer) -> None:
-    await trainer.outcomes(ROWS, embedding=b"no vector.")
+async def test_crashed_run_exits_1_with_the_error_in_its_row(
+    trainer: Trainer, sessions: Sessions
+) -> None:
+    async with sessions.begin() as session:
+        await session.execute(
+            text(
+                "INSERT INTO training_schedules (model, settings, changed_by)"
+                """ VALUES ('demo', '{"window": "wide"}', 'no one')"""
+            )
+        )
     code, errors, run = await trainer.train()
     assert (code, run.state) == (1, "failed")
     assert run.error is not None
-    assert run.error.startswith("the training process failed: ValueError: cannot reshape array")
-    assert errors.rstrip().splitlines()[-1].startswith("ValueError: cannot reshape array")
+    assert run.error.startswith("the training process failed: ValidationError: Expected `int`")
+    assert "ValidationError: Expected `int`" in errors.rstrip().splitlines()[-1]

@@ -12,6 +12,7 @@ from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.errors import Conflict, NotFound
 from gateway.history.audit import AuditTrail
+from gateway.prediction.lifecycle import runs as runs_module
 from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.run_log import RunLog, training_lock
@@ -204,6 +205,21 @@ async def test_run_is_cancelled_by_another_gateway(
         ("olga", "training.started"),
     ]
     await listening.close()
+
+
+async def test_run_that_takes_too_long_is_ended(
+    runs: TrainingRuns,
+    registry: Registry,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runs_module, "MAX_RUN_S", 0.0)
+    async with unreadable_history(database):
+        run = await runs.start("olga")
+        await runs.finished()
+    ended = await registry.run(run.id)
+    assert (ended.state, ended.error) == ("failed", "the training process took longer than 0 s")
+    assert runs.pid is None
 
 
 async def test_run_of_a_gateway_that_is_gone_can_be_cancelled(

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,8 +17,9 @@ from gateway.database.errors import Sessions
 from gateway.errors import DatabaseLost, LimitReached
 from gateway.generation.holds.holds import Holds, subjects_of
 from gateway.generation.request import GenerationRequest
+from gateway.history.record import Record
 from gateway.limits.hold_ledger import HoldLedger
-from gateway.limits.leased_accounts import open_leased
+from gateway.limits.leased_accounts import LeasedBudget, open_leased
 from gateway.limits.limit import Kind, Limit, Quantity
 from gateway.limits.request_hold import RequestHold
 from gateway.usage.limits import lessor, shared_accounts
@@ -263,6 +265,27 @@ async def test_budget_begins_again_with_its_period(
     assert (await shared(sessions))[0] == 0
 
 
+async def test_what_a_killed_gateway_had_delivered_counts_in_the_period_of_its_arrival(
+    sessions: Sessions, limit: MakeLimit, gateway: MakeGateway, a_record: Callable[..., Record]
+) -> None:
+    budget = await limit()
+    killed = gateway(budget)
+    assert await killed.admit(100)
+    await killed.sync()
+    await killed.kill()
+    await expire(sessions)
+    following = gateway(budget)
+    now = datetime.fromtimestamp(NOON_S, UTC)
+    for arrived, tokens in ((now, 5), (now, 0), (now - timedelta(days=1), 50)):
+        following.holds.charge_lost(
+            a_record(arrived_at=arrived, prompt_tokens=20, generation_tokens=tokens)
+        )
+    await following.sync()
+    assert await following.admit(BUDGET - 24) is None
+    following.now_s += 1
+    assert await following.admit(BUDGET - 25)
+
+
 async def test_limit_of_a_minute_is_one_bucket_of_all_gateways(
     sessions: Sessions, limit: MakeLimit, gateway: MakeGateway
 ) -> None:
@@ -310,7 +333,8 @@ async def test_without_the_database_the_lease_lasts_and_then_hard_limits_say_so(
     with pytest.raises(DatabaseLost):
         await one.admit(20)
     account = dict(one.ledger.leased())[budget.id, None]
-    account.grant(30, 0, one.now_s)  # as if it had leased this before
+    assert isinstance(account, LeasedBudget)
+    account.grant(30, one.now_s)  # as if it had leased this before
     assert await one.admit(20)
     with pytest.raises(DatabaseLost):
         await one.admit(20)
@@ -386,6 +410,26 @@ async def test_growing_answers_of_one_gateway_never_exceed_the_budget_and_use_al
             await one.sync()
         one.now_s += 1
     assert one.outstanding in {BUDGET - 1, BUDGET}
+
+
+async def test_answers_that_grow_during_an_exchange_do_not_exceed_the_budget(
+    limit: MakeLimit, gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an exchange takes cannot be borrowed before its commit, which may take long."""
+    one = gateway(await limit())
+    first = await one.admit(30)
+    assert first
+    exchange = one.lessor._exchanger.exchange
+
+    async def growing(*given: Any) -> Any:
+        found = await exchange(*given)
+        one.grow(first, BUDGET)
+        return found
+
+    monkeypatch.setattr(one.lessor._exchanger, "exchange", growing)
+    admitted = [await one.admit(300) for _ in range(4)]
+    assert admitted[0]
+    assert one.outstanding == BUDGET
 
 
 async def test_users_have_accounts_of_their_own_under_no_name(

@@ -36,7 +36,8 @@ async def raw(sessions: Sessions) -> Counter[tuple[object, ...]]:
     for row in rows:
         if row.prediction_source == "imported":
             continue
-        failed, first = row.finish_reason == "error", row.first_id is None
+        unsent = row.finish_reason == "lost" and not row.generation_tokens
+        failed, first = row.finish_reason == "error" or unsent, row.first_id is None
         reads = first and row.queued_s is not None and not failed
         counts = {
             "requests": int(first),
@@ -104,7 +105,7 @@ def random_record(
         prompt_tokens=rng.randint(1, 50),
         cached_tokens=rng.choice([None, 0, 1]),
         generation_tokens=rng.randint(0, 50),
-        finish_reason=rng.choice(["stop", "length", "cancelled", "error"]),
+        finish_reason=rng.choice(["stop", "length", "cancelled", "error", "lost"]),
         queued_s=rng.choice([None, 0.1]),
         service_tier=rng.choice([None, "default", "batch"]),
         first_id=rng.choice([None, None, UUID(int=9)]),

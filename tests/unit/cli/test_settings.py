@@ -7,8 +7,8 @@ import pytest
 
 from engine.settings import Settings as EngineSettings
 from engine.settings import read_settings as read_engine_settings
+from gateway.engines.start import engine_environment
 from gateway.errors import StartupFailure
-from gateway.node import engine_environment
 from gateway.settings import Settings, read_settings, without_secrets
 
 

@@ -30,6 +30,7 @@ from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
+from gateway.history.journal import Begun
 from gateway.history.record import Record
 from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
@@ -65,6 +66,9 @@ def a_request() -> Callable[..., GenerationRequest]:
         return GenerationRequest(caller=caller, messages=messages, **fields)  # type: ignore[arg-type]
 
     return build
+
+
+OUTAGE_S = 60.0
 
 
 class RecordingEngine:
@@ -140,6 +144,7 @@ class RecordingHistory:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.noted: list[Record] = []
         self.observed: list[OpenPrediction | None] = []
         self.begun: list[OpenPrediction] = []
         self.active: UUID | None = None
@@ -152,6 +157,9 @@ class RecordingHistory:
     @trusted.setter
     def trusted(self, trusted: bool) -> None:
         self.drift.trusted = trusted
+
+    def note_starts(self, begun: Many[Begun]) -> None:
+        self.noted += [record for record, _ in begun]
 
     def record(self, record: Record) -> None:
         self.records.append(record)
@@ -183,7 +191,7 @@ class SchedulerScene:
         self,
         a_request: Callable[..., GenerationRequest],
         tokenizer: ChatTokenizer,
-        outage_s: float = 60.0,
+        outage_s: float = OUTAGE_S,
         bounds: QueueBounds | None = None,
         client: EngineClient | None = None,
         holds: Holds | None = None,

@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.protocol import Finish, Refused
+from engine.protocol import Finish, Refused, Starting
 from gateway.errors import EngineLost, ShuttingDown
+from gateway.generation import engine_events
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
+from gateway.generation.engine_session import MAX_STARTS
 from gateway.generation.request import GenerationRequest, Stops
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.scheduling.control_loop import STEPS_UNTIL_ROOM
 from gateway.scheduling.policy import POLICY_NAMES, PolicyName
-from tests.unit.generation.conftest import SchedulerScene
+from tests.unit.generation.conftest import OUTAGE_S, SchedulerScene
 
 
 async def test_requests_wait_until_an_engine_connects(scene: SchedulerScene) -> None:
@@ -77,6 +79,69 @@ async def test_requests_fail_after_a_long_outage(
     await asyncio.wait_for(waiting.wait_for_end(), 10)
     assert isinstance(running.error, EngineLost)
     assert isinstance(waiting.error, EngineLost)
+    assert [record.finish_reason for record in scene.outcomes.records] == ["error", "error"]
+
+
+async def test_start_is_noted_with_its_batch_before_the_engine_has_it_and_a_line_is_not(
+    scene: SchedulerScene,
+) -> None:
+    scene.connect()
+    interactive, line = scene.request(), scene.request(lane="batch")
+    await scene.enqueue(interactive, line)
+    (noted,) = scene.outcomes.noted
+    assert (noted.id, noted.batch_id) == (interactive.id, interactive.trace.batch)
+    assert (noted.generation_tokens, noted.queued_s is None) == (0, False)
+
+
+def starting(scene: SchedulerScene, epoch: str, at_s: float) -> None:
+    """An engine gives a sign of life while it loads its model."""
+    scene.now_s = at_s
+    scene.scheduler.events.engine_starting(Starting(epoch, "reading weights"))
+
+
+async def test_requests_wait_as_long_as_the_next_engine_shows_that_it_starts(
+    scene: SchedulerScene,
+) -> None:
+    scene.connect()
+    scene.now_s = 0.0
+    scene.scheduler.events.engine_lost()
+    engine = scene.scheduler.engine
+    for at_s in range(0, 1000, 50):
+        starting(scene, "next", at_s)
+        assert engine.patience_s(at_s) == OUTAGE_S
+        assert not engine.given_up(at_s + OUTAGE_S - 1)
+    assert engine.phase == "reading weights"
+    assert engine.given_up(950 + OUTAGE_S)
+    scene.connect()
+    assert (engine.phase, engine.given_up(2000)) == ("", False)
+
+
+async def test_engine_that_starts_again_and_again_is_given_up(scene: SchedulerScene) -> None:
+    scene.connect()
+    scene.now_s = 0.0
+    scene.scheduler.events.engine_lost()
+    engine = scene.scheduler.engine
+    for start in range(MAX_STARTS):
+        starting(scene, f"start {start}", 40.0 * start)
+        assert not engine.given_up(40.0 * start)
+    starting(scene, "one more", 40.0 * MAX_STARTS)
+    assert engine.patience_s(40.0 * MAX_STARTS) == OUTAGE_S - 40.0
+
+
+async def test_requests_that_came_after_an_engine_was_given_up_fail_too(
+    a_request: Callable[..., GenerationRequest],
+    tokenizer: ChatTokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_events, "RECHECK_S", 0.01)
+    scene = SchedulerScene(a_request, tokenizer, outage_s=0.0)
+    scene.connect()
+    scene.scheduler.events.engine_lost()
+    for _ in range(2):
+        waiting = scene.request()
+        scene.scheduler.enqueue(waiting)
+        await asyncio.wait_for(waiting.wait_for_end(), 10)
+        assert isinstance(waiting.error, EngineLost)
 
 
 async def test_failed_record_ends_no_other_answer(scene: SchedulerScene) -> None:
@@ -163,7 +228,7 @@ async def test_stopping_ends_all_requests_with_an_error(scene: SchedulerScene) -
     waiting = scene.request()
     await scene.enqueue(waiting)
     scene.scheduler.cancel_all(ShuttingDown("bye"))
-    assert [r.finish_reason for r in (running, waiting)] == ["cancelled", "cancelled"]
+    assert [r.finish_reason for r in (running, waiting)] == ["error", "error"]
     assert (scene.waiting, scene.running) == (0, 0)
 
 

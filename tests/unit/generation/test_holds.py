@@ -116,8 +116,8 @@ WAYS_OUT: dict[str, tuple[Callable[[SchedulerScene, RequestState], object], int]
         0,
     ),
     "disconnect": (lambda scene, state: scene.scheduler.cancel(state), PROMPT + 4),
-    "engine lost": (lambda scene, _: scene.scheduler.cancel_all(EngineLost("lost")), PROMPT + 4),
-    "shutdown": (lambda scene, _: scene.scheduler.cancel_all(ShuttingDown("stops")), PROMPT + 4),
+    "engine lost": (lambda scene, _: scene.scheduler.cancel_all(EngineLost("lost")), 0),
+    "shutdown": (lambda scene, _: scene.scheduler.cancel_all(ShuttingDown("stops")), 0),
     "operator": (
         lambda scene, state: scene.scheduler.cancel_request(state.id, by="ada"),
         PROMPT + 4,
@@ -143,11 +143,11 @@ async def test_what_leaves_the_queue_used_nothing(limited: Scene) -> None:
     budget = a_limit()
     scene = limited(budget)
     scene.scheduler.pause_engine()
-    cancelled, late = await held(scene), await held(scene, max_queue_s=0.001)
+    cancelled, late = await held(scene), await held(scene, max_queue_s=1_000.0)
     await scene.enqueue(cancelled, late)
     assert used(scene, budget) == 2 * (PROMPT + 10)
     scene.scheduler.cancel(cancelled)
-    scene.now_s = late.arrived_s + 1
+    scene.now_s = late.arrived_s + 1_001.0
     scene.scheduler._dispatcher._shed()
     assert late.error is not None
     assert used(scene, budget) == 0

@@ -78,3 +78,16 @@ def test_late_embeddings_lie_between_records(
     assert read_sealed(sealed) == [record, late]
     assert merged([record, late]) == ([late.added_to(record)], [])
     assert merged([late, record]) == ([record], [late])
+
+
+def test_line_that_cannot_be_read_is_set_aside_once_however_often_the_file_is_read(
+    tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    spool, counted = Spool(tmp_path), list[int]()
+    spool.append(a_record())
+    (path,) = spool.seal()
+    path.write_bytes(path.read_bytes() + b'{"not": "a record"}\n\xff\r{}\n')
+    for _ in range(3):
+        assert len(read_sealed(path, counted.append)) == 1
+    assert path.with_suffix(".aside").read_bytes() == b'{"not": "a record"}\n\xff\r{}\n'
+    assert counted == [2]

@@ -1,0 +1,1 @@
+"""Tries predictor versions before they are stored or activated."""

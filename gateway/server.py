@@ -1,0 +1,102 @@
+"""The HTTP server: it answers from the first moment, and the application once that is there."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import uvicorn
+from litestar import Litestar, Response, asgi, route
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from gateway.api.connections.limits import ConnectionLimits
+from gateway.api.connections.protocol import bounded_protocol
+from gateway.api.cors import cors
+from gateway.api.errors import exception_handlers
+from gateway.api.health import GET_AND_HEAD, Health
+from gateway.api.http_metrics import HttpMetrics
+from gateway.api.request_id import IdentifyingApp
+from gateway.errors import GatewayStarting
+from gateway.settings import Settings
+
+KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first
+CLOSE_GRACE_S: Final = 3  # after the drain, to send final events to clients whose answers were cut
+
+
+class Front:
+    """The application that the server calls: `app`, which at first answers that the gateway starts.
+
+    `phase` returns what the start does now.
+    """
+
+    def __init__(self, settings: Settings, metrics: HttpMetrics, phase: Callable[[], str]) -> None:
+        self.app: ASGIApp = _starting_app(settings, metrics, phase)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request."""
+        await self.app(scope, receive, send)
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handling: the parts must stop after the server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to others."""
+        yield
+
+
+def build_server(settings: Settings, front: Front, metrics: HttpMetrics) -> Server:
+    """The server of an application, within the settings' bounds."""
+    return Server(
+        uvicorn.Config(
+            front,
+            http=bounded_protocol(ConnectionLimits.of(settings), metrics),
+            ws="none",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(settings.drain_s) + CLOSE_GRACE_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+    )
+
+
+def _starting_app(settings: Settings, metrics: HttpMetrics, phase: Callable[[], str]) -> Litestar:
+    """Answers 503 to every request but `/health/live`."""
+
+    @route("/health/live", http_method=GET_AND_HEAD)
+    async def live() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @route(["/health", "/health/ready"], http_method=GET_AND_HEAD)
+    async def ready() -> Response[Health]:
+        health = Health(
+            status="starting",
+            reason=phase(),
+            engine="away",
+            predictor="away",
+            database="away",
+            predictor_version=None,
+            unusable_version=None,
+            predictions="untrained",
+            waiting=0,
+            running=0,
+        )
+        return Response(health, status_code=503)
+
+    @asgi("/", is_mount=True)
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        raise GatewayStarting(f"the gateway starts ({phase()}); try again in a moment")
+
+    return IdentifyingApp(
+        route_handlers=[live, ready, refuse],
+        exception_handlers=exception_handlers,
+        cors_config=cors(settings.cors_origins),
+        metrics=metrics,
+        logging_config=None,
+        openapi_config=None,
+    )
