@@ -21,6 +21,7 @@ from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
 from benchmarks.faults import run as faults
 from benchmarks.finish_band import run as finish_band
+from benchmarks.form import run as form
 from benchmarks.g3 import run as g3
 from benchmarks.grammar import run as grammar
 from benchmarks.grouping import run as grouping
@@ -240,6 +241,15 @@ def own_predictions(data: Path, threads: int) -> None:
     """Length prediction on the lengths of SmolLM2's own answers."""
     with _errors_in_one_line():
         p1_own.run(data, threads)
+
+
+@main.command("form")
+@data_option
+@threads_option
+def forms(data: Path, threads: int) -> None:
+    """Length prediction with and without the form of an answer: free, JSON, tool call."""
+    with _errors_in_one_line():
+        form.run(data, threads)
 
 
 @main.command("own-lengths")

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from benchmarks.live.gateway_process import API_KEY
 from benchmarks.own_lengths.choice import Ask
+from benchmarks.own_lengths.forms import FIELDS
 from benchmarks.own_lengths.lengths_file import MAX_TOKENS, OwnLength
 
 TEMPERATURE: Final = 0.7
@@ -73,6 +74,7 @@ def _body(model: str, ask: Ask) -> dict[str, Any]:
         "temperature": 0.0 if greedy else TEMPERATURE,
         "top_p": 1.0 if greedy else TOP_P,
         "seed": ask.seed,
+        **FIELDS.get(ask.kind, {}),
     }
 
 
@@ -87,5 +89,5 @@ def _length(ask: Ask, input_tokens: int, answer: dict[str, Any]) -> OwnLength:
         prompt_tokens=usage["prompt_tokens"],
         answer_tokens=usage["completion_tokens"],
         finish=choice["finish_reason"],
-        repeats=repeats(choice["message"]["content"]),
+        repeats=repeats(choice["message"]["content"] or ""),
     )

@@ -13,8 +13,19 @@ from gateway.evaluation.corpus import CorpusLine, Split
 LINES: Final = 100  # of an app, at least
 AGAIN: Final = 60  # lines of an app that are answered again: the noise floor
 GREEDY: Final = 20  # lines of an app that are answered greedily too
+OTHER_FORM: Final = 40  # lines of an app that are answered as JSON, and by a required call, too
+OFFERED: Final = 5  # lines of an app that are answered with a tool offered, too
 SEED_DIGITS: Final = 12  # hex digits of a line's id that seed its answer
-KINDS: Final[tuple[Kind, ...]] = ("sampled", "again", "greedy")
+SEED_STRIDE: Final = 3  # of lines' seeds: the committed answers have these
+KINDS: Final[tuple[Kind, ...]] = ("sampled", "again", "greedy", "json", "tool", "offered")
+COUNTS: Final[dict[Kind, int | None]] = {
+    "sampled": None,
+    "again": AGAIN,
+    "greedy": GREEDY,
+    "json": OTHER_FORM,
+    "tool": OTHER_FORM,
+    "offered": OFFERED,
+}
 
 
 class Ask(Struct, frozen=True):
@@ -37,7 +48,7 @@ class Ask(Struct, frozen=True):
     @property
     def seed(self) -> int:
         """The seed of its sampling: the same in every run."""
-        return int(self.id[:SEED_DIGITS], 16) * len(KINDS) + KINDS.index(self.kind)
+        return int(self.id[:SEED_DIGITS], 16) * SEED_STRIDE + KINDS.index(self.kind)
 
 
 def asks(
@@ -45,18 +56,17 @@ def asks(
 ) -> list[Ask]:
     """`count` lines of each app, or all that there are, and all that were answered before.
 
-    Sampled ones come first, then their repetitions, then the greedy ones, and in each the apps take
+    Sampled ones come first, then their repetitions, then the others, and in each kind the apps take
     turns: a run that is stopped has answers of every app.
     """
     by_app: dict[str, list[CorpusLine]] = {}
     for line in lines:
         by_app.setdefault(line.app, []).append(line)
     chosen = [_chosen(own, answered, count) for own in by_app.values()]
-    counts: dict[Kind, int | None] = {"sampled": None, "again": AGAIN, "greedy": GREEDY}
     return [
         Ask(line, kind, line_id(line))
         for kind in KINDS
-        for turn in zip_longest(*(own[: counts[kind]] for own in chosen))
+        for turn in zip_longest(*(own[: COUNTS[kind]] for own in chosen))
         for line in turn
         if line is not None
     ]

@@ -18,15 +18,17 @@ MAX_TOKENS: Final = 400  # of every answer
 ID_DIGITS: Final = 20
 END_OF_ROW: Final = "\n"
 
-Kind = Literal["sampled", "again", "greedy"]
+Kind = Literal["sampled", "again", "greedy", "json", "tool", "offered"]
 
 
 class OwnLength(Struct, frozen=True, kw_only=True):
     """The length of one answer. `line` is the `line_id` of what was asked.
 
-    `kind`: sampled, sampled again with another seed, or greedy. `finish` is the reason in the API:
-    `length` means cut off at MAX_TOKENS. `repeats`: whether the answer ends in what it said before;
-    None if that was not noted. Tokens are those of the model; `input_tokens` of the input alone.
+    `kind`: sampled, sampled again with another seed, or greedy; or sampled in another form: JSON of
+    a schema, a required call of a tool, or with a tool offered (`forms`). `finish` is the reason in
+    the API: `length` means cut off at MAX_TOKENS. `repeats`: whether the answer ends in what it
+    said before; None if that was not noted. Tokens are those of the model; `input_tokens` of the
+    input alone.
     """
 
     line: str
@@ -36,7 +38,7 @@ class OwnLength(Struct, frozen=True, kw_only=True):
     input_tokens: int
     prompt_tokens: int
     answer_tokens: int
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "tool_calls"]
     repeats: bool | None = None
 
     @property

@@ -23,7 +23,7 @@ def measured_lines(texts: Iterable[CorpusLine], lengths: Iterable[OwnLength]) ->
     lines = {name: line for line in texts if (name := line_id(line)) in sampled}
     if missing := len(sampled) - len(lines):
         raise InvalidRequest(f"{missing} of {len(sampled)} answered lines are not in the texts")
-    return [replace(line, measured=_measured(sampled[name])) for name, line in lines.items()]
+    return [replace(line, measured=measured(sampled[name])) for name, line in lines.items()]
 
 
 def folds(
@@ -44,7 +44,8 @@ def folds(
         )
 
 
-def _measured(length: OwnLength) -> MeasuredLength:
+def measured(length: OwnLength) -> MeasuredLength:
+    """The length of an answer as a corpus line has it."""
     return MeasuredLength(
         input_tokens=length.input_tokens,
         prompt_tokens=length.prompt_tokens,

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.harness.report import Row, Target, target
+from benchmarks.own_lengths.forms import FIELDS
 from benchmarks.own_lengths.lengths_file import OwnLength, line_id
 from benchmarks.own_lengths.noise_floor import NoiseFloor, floor_of, way_to_floor
 from gateway.evaluation.baselines import APP_MEAN, APP_MEDIAN, INPUT_LENGTH, LINE_PER_APP
@@ -120,7 +121,14 @@ def length_rows(run: EvaluationRun, lengths: Sequence[OwnLength]) -> Iterator[Ro
     for app in map(str, np.unique(run.names)):
         rows = run.names == app
         greedy = [each for each in lengths if each.app == app and each.kind == "greedy"]
-        noted = [e for e in lengths if e.app == app and e.cut_off and e.repeats is not None]
+        noted = [
+            each
+            for each in lengths
+            if each.app == app
+            and each.cut_off
+            and each.repeats is not None
+            and each.kind not in FIELDS
+        ]
         yield {
             "app": app,
             "own median": float(np.median(run.tokens[rows])),

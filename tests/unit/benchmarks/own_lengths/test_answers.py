@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,8 +72,22 @@ def test_instruction_is_the_system_message_and_only_greedy_answers_are_cold() ->
     bodies: list[dict[str, Any]] = []
     ask(bodies)
     assert {body["messages"][0]["content"] for body in bodies} == {"repeat"}
-    assert sorted(body["temperature"] for body in bodies) == [0.0] * 5 + [0.7] * 10
-    assert len({body["seed"] for body in bodies}) == 15
+    assert sorted(body["temperature"] for body in bodies) == [0.0] * 5 + [0.7] * 25
+    assert len({body["seed"] for body in bodies}) == 30
+
+
+def test_answers_of_other_forms_are_asked_for_as_clients_do() -> None:
+    bodies: list[dict[str, Any]] = []
+    ask(bodies)
+    forms = Counter(
+        (body.get("tool_choice"), "response_format" in body, "tools" in body) for body in bodies
+    )
+    assert forms == {
+        (None, False, False): 15,
+        (None, True, False): 5,
+        ("required", False, True): 5,
+        ("auto", False, True): 5,
+    }
 
 
 def test_failed_answer_stops_the_run() -> None:

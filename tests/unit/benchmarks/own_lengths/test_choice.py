@@ -3,7 +3,7 @@
 from collections import Counter
 from random import Random
 
-from benchmarks.own_lengths.choice import AGAIN, GREEDY, KINDS, asks, spread
+from benchmarks.own_lengths.choice import AGAIN, GREEDY, KINDS, OFFERED, OTHER_FORM, asks, spread
 from benchmarks.own_lengths.lengths_file import line_id
 from gateway.evaluation.corpus import CorpusLine
 
@@ -33,12 +33,14 @@ def test_every_app_has_its_lines_and_the_splits_their_share() -> None:
     assert len({ask.key for ask in found}) == len(found)
 
 
-def test_some_lines_of_each_app_are_answered_in_three_ways_with_three_seeds() -> None:
+def test_some_lines_of_each_app_are_answered_in_several_ways_with_several_seeds() -> None:
     found = asks([*lines("a", 500), *lines("b", 200)], count=100)
     per_line = Counter(ask.id for ask in found)
     assert Counter(per_line.values()) == {
-        3: 2 * GREEDY,
-        2: 2 * (AGAIN - GREEDY),
+        6: 2 * OFFERED,
+        5: 2 * (GREEDY - OFFERED),
+        4: 2 * (OTHER_FORM - GREEDY),
+        2: 2 * (AGAIN - OTHER_FORM),
         1: 2 * (100 - AGAIN),
     }
     assert len({ask.seed for ask in found}) == len(found)
