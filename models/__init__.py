@@ -10,6 +10,7 @@ from models.file import FileChunk, StoredFile
 from models.limit import LimitAccount, LimitLease, StoredLimit
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
+from models.release import CompatibleRelease
 from models.tenant import ApiKey, App, Tenant
 from models.usage import NO_PRICE, KeyUsageDay, Price, UsageDay
 
@@ -22,6 +23,7 @@ __all__ = [
     "Batch",
     "BatchLine",
     "BatchWorker",
+    "CompatibleRelease",
     "EngineCost",
     "Erasure",
     "FileChunk",

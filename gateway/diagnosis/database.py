@@ -15,7 +15,7 @@ import migrations
 from gateway.database.address import connection_parameters
 from gateway.database.connection import MIN_SERVER_VERSION, unreachable
 from gateway.database.embedded import EmbeddedPostgres
-from gateway.database.migration import migration_engine
+from gateway.database.migration import migration_engine, newer_revision, suits
 from gateway.diagnosis.finding import Finding, failure, ok, warning
 from gateway.errors import StartupFailure
 from gateway.settings import Settings
@@ -80,13 +80,14 @@ def _server(connection: Connection, kind: str) -> Finding:
 def _tables(connection: Connection, *, running: bool) -> Finding:
     scripts = ScriptDirectory.from_config(Config(Path(migrations.__file__).parent / "alembic.ini"))
     present = MigrationContext.configure(connection).get_current_revision()
-    head, known = scripts.get_current_head(), {each.revision for each in scripts.walk_revisions()}
+    head = scripts.get_current_head()
     if present == head:
         return ok("migrations", f"the tables are this release's ({head})")
-    if present is not None and present not in known:
-        return failure(
-            "migrations", f"the tables are of a newer release ({present})", "upgrade the gateway"
-        )
+    if newer_revision(connection, scripts) is not None:
+        message = f"the tables are of a newer release ({present})"
+        if suits(connection, scripts):
+            return ok("migrations", f"{message}, and suit this one ({head})")
+        return failure("migrations", message, "upgrade the gateway")
     message = f"the tables are at {present or 'none'}, this release needs {head}"
     if running:
         return failure("migrations", message, "run `lmaas migrate`")

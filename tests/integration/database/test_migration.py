@@ -113,9 +113,18 @@ def test_migration_fails_if_the_lock_stays_taken(
             migrate(empty_url)
 
 
-def test_database_of_a_newer_release_is_refused(empty_url: str) -> None:
+def test_database_of_a_newer_release_is_used_as_it_is_if_that_release_says_so(
+    empty_url: str,
+) -> None:
     migrate(empty_url)
-    with psycopg.connect(empty_url) as connection:
+    with psycopg.connect(empty_url, autocommit=True) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(StartupFailure, match=r"9999.*newer release"):
         migrate(empty_url)
+        rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        assert rows == [("9999",)]
+        connection.execute("DELETE FROM compatible_releases")  # as a migration would
+        with pytest.raises(StartupFailure, match=r"9999.*newer release"):
+            migrate(empty_url)
+        connection.execute("DROP TABLE compatible_releases")
+        with pytest.raises(StartupFailure, match=r"9999.*newer release"):
+            migrate(empty_url)

@@ -55,6 +55,10 @@ def test_tables_of_other_releases_are_named(empty_url: str) -> None:
     with psycopg.connect(empty_url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     newer = findings(empty_url)["migrations"]
+    assert (newer.status, "newer release (9999), and suit" in newer.message) == ("ok", True)
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("DELETE FROM compatible_releases")
+    newer = findings(empty_url)["migrations"]
     assert (newer.status, "newer release (9999)" in newer.message) == ("failure", True)
 
 
