@@ -50,7 +50,7 @@ class Startup:
 
     def close(self) -> None:
         """Remove the socket."""
-        self._listener.close()
+        self.served().close()
         self._address.remove()
 
 
