@@ -6,6 +6,12 @@ A thread cannot be ended from outside, so a process with one that hangs has to e
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
+from typing import Final
+
+# Large libraries import parts of one another: two threads that import some at the same time may
+# see half of a module.
+IMPORTING: Final = Lock()
 
 
 class WorkHung(Exception):

@@ -18,7 +18,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from gateway.prediction.features.embedder_model import MAX_TEXT_TOKENS, EmbedderModel
-from gateway.prediction.work_limits import WorkLimits
+from gateway.prediction.work_limits import IMPORTING, WorkLimits
 
 BATCH_TEXTS: Final = 16
 WINDOW_TEXTS: Final = 64  # of which each batch takes texts of similar length
@@ -188,9 +188,9 @@ class SentenceEncoder:
     """A loaded sentence-transformers model on one core."""
 
     def __init__(self, model: EmbedderModel, threads: int = 1) -> None:
-        # Imported here: it takes seconds.
-        import torch  # noqa: PLC0415
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+        with IMPORTING:  # here, since it takes seconds
+            import torch  # noqa: PLC0415
+            from sentence_transformers import SentenceTransformer  # noqa: PLC0415
 
         torch.set_num_threads(threads)
         self._encoder: Any = SentenceTransformer(model.folder, device="cpu")

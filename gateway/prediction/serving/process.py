@@ -22,6 +22,7 @@ from typing import BinaryIO, Final, TypeAlias
 import structlog
 
 from gateway.logs import set_up_logging
+from gateway.prediction.features.embedder import LOAD_LIMIT_S
 from gateway.prediction.features.embedder import THREAD_NAME as EMBEDDER_THREAD
 from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.features.text_encoder import TextEncoder
@@ -131,6 +132,8 @@ def load_versions(
     """Load queued versions, one after another, forever."""
     while True:
         command = loads.get()
+        with limits.limit("import LightGBM", LOAD_LIMIT_S):
+            scorer.prepare()
         with limits.limit("load a version", VERSION_LIMIT_S):
             reply = scorer.load(command)
         replies.send([reply])

@@ -267,10 +267,9 @@ class PredictorClient:
                     if self._load is None:
                         self._ready.set()
                     else:  # ready once it has loaded the version in use
-                        kept = self._load
-                        load = await asyncio.to_thread(kept.read)
-                        process.stdin.write(encode_frame(load))
-                        self._on_trial = kept
+                        await self._restore(process.stdin)
+                elif isinstance(reply, VersionLoaded) and self._is_outdated:
+                    await self._restore(process.stdin)
                 else:
                     self._handle_reply(reply)
         except asyncio.IncompleteReadError:
@@ -282,6 +281,23 @@ class PredictorClient:
             self._process = self._on_trial = None
             self._fail_pending()
             await end_child(process)
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether a new process was sent another version than the one that is in use now."""
+        return (
+            not self._ready.is_set() and self._load is not None and self._on_trial is not self._load
+        )
+
+    async def _restore(self, pipe: asyncio.StreamWriter) -> None:
+        """Send the version in use to a new process, which may become another meanwhile."""
+        kept = None
+        while kept is not self._load:
+            kept = self._load
+            assert kept is not None
+            load = await asyncio.to_thread(kept.read)
+        pipe.write(encode_frame(load))
+        self._on_trial = kept
 
     def _handle_reply(self, reply: PredictorReply) -> None:
         match reply:

@@ -29,7 +29,7 @@ from gateway.prediction.serving.frames import (
     VersionLoaded,
     VersionScore,
 )
-from gateway.prediction.work_limits import WorkLimits
+from gateway.prediction.work_limits import IMPORTING, WorkLimits
 
 if TYPE_CHECKING:
     from gateway.prediction.model.length_model import LengthModel
@@ -68,9 +68,14 @@ class Scorer:
         )
         self._version: tuple[UUID, LengthModel] | None = None
 
+    def prepare(self) -> None:
+        """Import what a version needs, with the first: LightGBM takes a second."""
+        with IMPORTING:
+            import gateway.prediction.model.length_model  # noqa: F401, PLC0415
+
     def load(self, command: LoadVersion) -> VersionLoaded:
         """Switch to a version; a refused one leaves the previous in use."""
-        # Imported with the first version: LightGBM takes a second.
+        self.prepare()
         from gateway.prediction.model.length_model import LengthModel  # noqa: PLC0415
 
         try:

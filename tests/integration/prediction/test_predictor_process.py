@@ -31,12 +31,14 @@ from gateway.prediction.model.artefact import decode, encode
 from gateway.prediction.serving import heartbeat, process_client
 from gateway.prediction.serving.frames import (
     LoadVersion,
+    PredictorReply,
     Ready,
     ScoreRequest,
     VersionLoaded,
     encode_frame,
     read_reply,
 )
+from gateway.prediction.serving.kept_version import KeptVersion
 from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.serving.process_client import (
@@ -322,6 +324,37 @@ async def test_outcome_before_the_score_teaches_the_version_once_it_comes(
     assert by_model.features != by_history.features
     assert (predictor.drift.version, predictor.drift.outcomes) == (version, 1)
     assert not opened.late
+
+
+async def test_version_activated_during_a_start_is_the_one_that_predicts(
+    artefact: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the version in use is read, and before it is loaded, another is activated."""
+    before, after = uuid4(), uuid4()
+    client = PredictorClient(find_embedder("off"))
+    await client.load(before, "abc", artefact)
+    loop, read = asyncio.get_running_loop(), KeptVersion.read
+
+    def interrupted(kept: KeptVersion) -> LoadVersion:
+        if kept.predictor == before:
+            asyncio.run_coroutine_threadsafe(client.load(after, "abc", artefact), loop).result()
+        return read(kept)
+
+    monkeypatch.setattr(KeptVersion, "read", interrupted)
+    restored: list[UUID] = []
+    handle = client._handle_reply
+
+    def noted(reply: PredictorReply) -> None:
+        if isinstance(reply, VersionLoaded):
+            restored.append(reply.predictor)
+        handle(reply)
+
+    monkeypatch.setattr(client, "_handle_reply", noted)
+    client.start()
+    async with asyncio.timeout(PATIENCE_S):
+        await client.ready()
+    await client.close()
+    assert restored == [after]
 
 
 async def test_crashed_process_exits_with_its_own_error(artefact: bytes) -> None:
