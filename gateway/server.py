@@ -88,7 +88,7 @@ def _starting_app(settings: Settings, metrics: HttpMetrics, phase: Callable[[], 
         )
         return Response(health, status_code=503)
 
-    @asgi("/", is_mount=True)
+    @asgi("/", is_mount=True, copy_scope=True)
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
         raise GatewayStarting(f"the gateway starts ({phase()}); try again in a moment")
 
