@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from engine.checkpoints.catalogue import DEMO_FOLDER
 
-LIMIT = 30.0  # units of work, each 1 ms of CPU time on a fast processor
+LIMIT = 45.0  # units of work, each 1 ms of CPU time on a fast processor
 REPEATS = 5
 MODEL = "lmaas-demo"
 CHAT, TEXT, LENGTHS = "/v1/chat/completions", "/v1/completions", "/v1/length-predictions"
