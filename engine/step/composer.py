@@ -209,9 +209,12 @@ class Composer:
         self._left_memory(victim)
 
     def _left_memory(self, sequence: SequenceState) -> None:
-        """Check again whether the next sequence fits, unless it never counted this one's memory."""
+        """Check again whether the next sequence fits, unless it never counted this one's memory.
+
+        Once nothing runs, pins yield to any sequence.
+        """
         idle = not (self.preempted or self.waiting)
-        if idle or not sequence.background or self._next().background:
+        if idle or not self.running or not sequence.background or self._next().background:
             self._blocked = False
 
     def _start(self, preempted: list[SequenceState], *, background: bool) -> bool:

@@ -558,3 +558,25 @@ def test_the_longest_left_out_decodes_first() -> None:
         machine.step()
     generated = [state.generated for state in states]
     assert max(generated) - min(generated) <= 2
+
+
+@pytest.mark.parametrize("costs", [SWAP, RECOMPUTE])
+def test_pin_yields_once_the_last_sequence_has_become_background_and_ended(
+    costs: RestoreCosts,
+) -> None:
+    """The preempted sequence did not fit next to it and the pin, which outranks it."""
+    composer = a_composer(4, costs=costs, sharing=True, max_running=None, pin_share=0.5)
+    machine = Machine(composer, pipelined=True)
+    preempted = a_state(Job(22, 7, 7, 1, text=1, preempt_first=1), 0)
+    last = a_state(Job(17, 3, 1, 3), 1)
+    machine.submit(preempted, length=1)
+    for step in range(40):
+        if step == 3:
+            composer.memory.pin(Pin("x", [0] * 4, "", 0))
+        elif step == 4:
+            machine.submit(last, length=3)
+        elif last.generated == last.max_tokens - 1 and not last.done:
+            last.preempt_first = 2
+            composer.order_changed()
+        machine.step()
+    assert (last.done, preempted.done) == (True, True)
