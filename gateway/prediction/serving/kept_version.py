@@ -9,7 +9,7 @@ import structlog
 
 from gateway.prediction.serving.frames import LoadVersion
 
-HEAD_BYTES: Final = 64
+HEAD_BYTES: Final = 64  # of an artefact, with its checksum
 
 log = structlog.get_logger()
 
@@ -22,7 +22,7 @@ class KeptVersion:
     """
 
     def __init__(self, load: LoadVersion) -> None:
-        self.identity = load.predictor, load.artefact[:HEAD_BYTES]  # which has its checksum
+        self.identity = identity_of(load)
         self._load = load
         self._file: IO[bytes] | None = None
         file = None
@@ -50,3 +50,8 @@ class KeptVersion:
             return self._load
         self._file.seek(0)
         return LoadVersion(self.predictor, self._load.model_hash, self._file.read())
+
+
+def identity_of(load: LoadVersion) -> tuple[UUID, bytes]:
+    """A version and the beginning of its bytes: they may change."""
+    return load.predictor, load.artefact[:HEAD_BYTES]

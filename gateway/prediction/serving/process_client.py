@@ -33,7 +33,7 @@ from gateway.prediction.serving.frames import (
     read_reply,
 )
 from gateway.prediction.serving.heartbeat import Heartbeat
-from gateway.prediction.serving.kept_version import KeptVersion
+from gateway.prediction.serving.kept_version import KeptVersion, identity_of
 from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS
 
 log = structlog.get_logger()
@@ -193,12 +193,12 @@ class PredictorClient:
         the previous version in use.
         """
         load = LoadVersion(predictor, model_hash, artefact)
-        kept = await asyncio.to_thread(KeptVersion, load)
-        if self._failed_loads[kept.identity] >= MAX_LOADS:
+        if self._failed_loads[identity_of(load)] >= MAX_LOADS:
             raise PredictorRefused(
                 f"the predictor process ended {MAX_LOADS} times with this version, which had not "
                 "predicted anything"
             )
+        kept = await asyncio.to_thread(KeptVersion, load)
         if not self._ready.is_set():
             self._load = kept
             return
