@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,18 @@ class Served:
             count = await session.scalar(counted)
         await database.close()
         return count or 0
+
+
+async def streamed_across(
+    client: openai.AsyncOpenAI, request: dict[str, Any], fault: Callable[[], None]
+) -> list[str]:
+    """The pieces of a stream, after the second of which the fault is caused."""
+    pieces = []
+    async for chunk in await client.chat.completions.create(**request, stream=True):
+        pieces.append(chunk.choices[0].delta.content or "")
+        if len(pieces) == 2:
+            fault()
+    return pieces
 
 
 class Restartable:

@@ -18,6 +18,7 @@ from benchmarks.faults.reconciliation import differing, failures
 from engine.demo.lexicon import VELAN
 from gateway.errors import StartupFailure
 from tests.conftest import PATIENCE_S
+from tests.e2e.conftest import streamed_across
 from tests.hanging_postgres import PostgresProcesses
 
 Asked = Callable[..., dict[str, Any]]
@@ -75,13 +76,8 @@ async def assert_stopped_engine_is_replaced(
     """A stream whose engine stands still goes on in the next one, with the same text."""
     request = asked("spell", TWENTY)
     whole = (await client.chat.completions.create(**request)).choices[0].message.content
-    stream = await client.chat.completions.create(**request, stream=True)
-    pieces = []
-    async for chunk in stream:
-        pieces.append(chunk.choices[0].delta.content or "")
-        if len(pieces) == 2:
-            stopped: psutil.Process = gateway.engine()
-            stopped.suspend()
+    stopped: psutil.Process = gateway.engine()
+    pieces = await streamed_across(client, request, stopped.suspend)
     assert "".join(pieces) == whole
     assert gateway.engine().pid != stopped.pid
     async with gateway.stranger() as stranger:

@@ -18,6 +18,7 @@ from engine.demo.lexicon import VELAN
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.history.journal import journals, read_lost
 from tests.conftest import PATIENCE_S
+from tests.e2e.conftest import streamed_across
 
 Asked = Callable[..., dict[str, Any]]
 LIMIT = 100_000  # tokens
@@ -76,12 +77,7 @@ async def test_killed_engine_delays_a_stream_without_error(own: Any, asked: Aske
     async with gateway.client() as client:
         request = asked("spell", TWENTY)
         whole = (await client.chat.completions.create(**request)).choices[0].message.content
-        stream = await client.chat.completions.create(**request, stream=True)
-        pieces = []
-        async for chunk in stream:
-            pieces.append(chunk.choices[0].delta.content or "")
-            if len(pieces) == 2:
-                gateway.engine().kill()
+        pieces = await streamed_across(client, request, gateway.engine().kill)
         assert "".join(pieces) == whole
         assert len(pieces) > 2
 
