@@ -15,9 +15,6 @@ FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error"]
 Mode: TypeAlias = Literal["continuous", "lockstep"]
 GrammarKind: TypeAlias = Literal["json_schema", "regex", "lark"]
 
-# The log event at the begin of each phase of the start; its field `phase` is for people to read.
-PHASE_EVENT: Final = "engine_starting"
-
 Tokens = Annotated[int, Meta(ge=0)]
 PreemptFirst = Annotated[int, Meta(ge=0, le=9)]
 Positive = Annotated[int, Meta(ge=1)]

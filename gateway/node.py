@@ -115,8 +115,7 @@ async def running_node(
             asyncio.to_thread(find_embedder, settings.embedder),
             asyncio.to_thread(model_folder, served.location),
         )
-        wanted = settings.tool_parser
-        tokenizer = ChatTokenizer(folder, None if wanted == "auto" else wanted)
+        tokenizer = _tokenizer(folder, settings)
         demo_apps = _demo_apps(folder, tokenizer)
         engine_process = await _start_engine(stack, settings, served, say)
         database_watch = await _find_database(stack, settings, say)
@@ -164,16 +163,15 @@ async def running_node(
             ),
         )
         _account_for_history(scheduler, history)
-        stack.callback((workers := TextWorkers()).close)
+        workers = TextWorkers()
+        stack.callback(workers.close)
         service = GenerationService(model, tokenizer, predictor, scheduler, workers)
         _start_costs(stack, database, scheduler)
         await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(service.stop)
         say("loading the model")
-        await engine_ready(
-            service.scheduler.engine.ready(), engine_process, settings.max_engine_start_s
-        )
+        await engine_ready(scheduler.engine.ready(), engine_process, settings.max_engine_start_s)
         # Keys are created last: a start that fails shows none.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
         demo_key = await ensure_demo(
@@ -420,6 +418,12 @@ async def _start_jobs(
     await jobs.start(settings.data_folder / BATCH_OWNER_FILE)
     stack.push_async_callback(jobs.close)
     return jobs
+
+
+def _tokenizer(folder: Path, settings: Settings) -> ChatTokenizer:
+    """The model's tokenizer, with the form of tool calls that the settings name, if any."""
+    wanted = settings.tool_parser
+    return ChatTokenizer(folder, None if wanted == "auto" else wanted)
 
 
 def _counting(tokenizer: ChatTokenizer) -> TokenCounters:

@@ -12,10 +12,12 @@ import msgspec
 import structlog
 
 from engine.address import Address
-from engine.protocol import PHASE_EVENT, Starting
+from engine.protocol import Starting
 
 CALL_TIMEOUT_S: Final = 1.0  # calls are answered one at a time
 POLL_S: Final = 0.02  # until the end of the answers is noticed
+
+PHASE_EVENT: Final = "engine_starting"  # in the log, at the begin of each phase
 
 log = structlog.get_logger()
 

@@ -33,7 +33,6 @@ class DatabaseWatch:
         self._parameters = connection_parameters(url) | {"connect_timeout": int(2 * BEAT_S)}
         self.answers = True
         self.restarts = 0
-        self._postgres = postgres
         self._missed = 0
         self._closing = asyncio.Event()
         self._tasks = [asyncio.create_task(self._ask_at_beats(), name="database heartbeat")]

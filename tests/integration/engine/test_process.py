@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.protocol import PHASE_EVENT
+from engine.service.startup import PHASE_EVENT
 from tests.conftest import PATIENCE_S
 
 EXIT_STARTUP_FAILED = 2
