@@ -427,7 +427,7 @@ async def test_process_that_stands_still_is_away(monkeypatch: pytest.MonkeyPatch
 
 # Its end is noticed, and that it writes no more only once the file is there.
 ENDS_WITH_OPEN_OUTPUT = """
-import os, sys, time
+import os, resource, sys, time
 from gateway.prediction.serving.frames import Ready, encode_frame
 
 sys.stdout.buffer.write(encode_frame(Ready()))
@@ -435,7 +435,7 @@ sys.stdout.flush()
 if os.fork():
     os._exit(1)
 os.close(0)
-os.closerange(3, 64)
+os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 until = time.monotonic() + 600
 while not os.path.exists(sys.argv[1]) and time.monotonic() < until:
     time.sleep(0.02)
