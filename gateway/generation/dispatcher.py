@@ -78,7 +78,7 @@ class Dispatcher:
         """Add a request to the queue: to that of host memory if the device cannot hold it."""
         self._table.waiting[state.id.hex] = state
         state.queued_step = self._loop.steps
-        if len(state.prompt) + state.max_tokens > self._session.served.context_tokens:
+        if state.request.memory != "device" and not self._fits_device(state):
             state.memory = state.request.memory
         if state.lane == "interactive":  # its bounds and estimates leave jobs out, which yield
             self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
@@ -348,6 +348,10 @@ class Dispatcher:
         self._load.remove(state.id.hex)
         if state.in_order and not state.queued_again:
             self._positions.withdraw(state.id.hex)
+
+    def _fits_device(self, state: RequestState) -> bool:
+        """Whether the device holds prompt and longest answer."""
+        return len(state.prompt) + state.max_tokens <= self._session.context_tokens("device")
 
     def _arrive(self, state: RequestState) -> None:
         """Give a request to the queue that orders it."""
