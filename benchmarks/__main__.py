@@ -25,6 +25,7 @@ from benchmarks.form import run as form
 from benchmarks.g3 import run as g3
 from benchmarks.grammar import run as grammar
 from benchmarks.grouping import run as grouping
+from benchmarks.i1 import run as i1
 from benchmarks.job_kills import run as job_kills
 from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
@@ -394,6 +395,16 @@ def scheduling(only: str, most: int, turns: int) -> None:
     names = _among(only, list(decisions.POLICIES))
     chosen = [policy for policy in decisions.POLICIES if policy in names]
     decisions.run(chosen, most, turns)
+
+
+@main.command("I1")
+@model_option
+@threads_option
+@click.option("--prompt", default=i1.PROMPT_TOKENS, show_default=True, help="tokens")
+@click.option("--fed", default=i1.FED_TOKENS, show_default=True, help="tokens after the prompt")
+def offloaded_exactness(model: Path, threads: int, prompt: int, fed: int) -> None:
+    """Logits and bytes of sequences in host memory."""
+    i1.run(model, threads, prompt, fed)
 
 
 @main.command("grouping")

@@ -63,6 +63,7 @@ class StepLoop(Thread):
         self._idle_turns = 0  # consecutive turns without a step or an event
         self._initial_pages = self._memory.pool.size
         self._background = composer.background
+        self._offloaded = composer.offloaded
 
     @property
     def kv(self) -> KvState:
@@ -76,6 +77,8 @@ class StepLoop(Thread):
             shared=memory.tree.shared,
             pinned=memory.tree.pinned,
             swapped=memory.host.used,
+            offload_pages=self._offloaded.pool.size,
+            offload_free=self._offloaded.pool.free,
         )
 
     @property
@@ -256,7 +259,9 @@ class StepLoop(Thread):
         stats.extensions = self.table.composer.extensions
         stats.swaps = self._memory.host.swaps
         stats.background_held = self._background.held_rows
-        self._background.cost.observe(launched.work, times.model_s)
+        if launched.work is not None:
+            self._background.cost.observe(launched.work, times.model_s)
+        stats.fetched_bytes += launched.fetched_bytes
         stats.steps += 1
         stats.small_steps += 4 * launched.tokens < self.table.composer.step_tokens
         stats.step_s = launched.took_s
@@ -297,13 +302,16 @@ class StepLoop(Thread):
                 returned=[sequence.id for sequence in returned],
                 reused=reused or {},
                 unpinned=self._memory.take_unpinned(),
-                running=len(composer.running) + len(composer.preempted),
+                running=len(composer.running)
+                + len(composer.preempted)
+                + len(self._offloaded.running),
                 suspended=len(composer.preempted),
-                waiting=len(composer.waiting),
+                waiting=len(composer.waiting) + len(self._offloaded.waiting),
                 background_rows=self._background.most_rows,
                 computed=launched.tokens if launched else 0,
                 took_s=launched.took_s if launched else 0.0,
                 times=launched.times if launched else None,
                 work=launched.work if launched else None,
+                fetched_bytes=launched.fetched_bytes if launched else 0,
             )
         )

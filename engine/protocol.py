@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 SequenceId: TypeAlias = str
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error"]
 Mode: TypeAlias = Literal["continuous", "lockstep"]
+KvPlacement: TypeAlias = Literal["device", "host-exact", "host-speculative"]
 GrammarKind: TypeAlias = Literal["json_schema", "regex", "lark"]
 
 Tokens = Annotated[int, Meta(ge=0)]
@@ -74,7 +75,9 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     memory runs out, the sequence with the highest `preempt_first` is preempted; one with a lower
     value starts before it. From `BACKGROUND` on, it takes only what others leave of each step.
     With a `grammar`, its tokens spell a text of it: a stop id is only sampled where that text may
-    end, and where it cannot go on, the sequence ends with `stop`.
+    end, and where it cannot go on, the sequence ends with `stop`. `memory` is where its keys and
+    values are: on the device, or in host memory, of which each step fetches everything, or what is
+    predicted to matter.
     """
 
     id: SequenceId
@@ -87,6 +90,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     salt: str = ""
     preempt_first: PreemptFirst = 0
     grammar: Grammar | None = None
+    memory: KvPlacement = "device"
 
 
 class Pin(Struct, frozen=True, omit_defaults=True, tag="pin", tag_field="op"):
@@ -195,7 +199,7 @@ class KvState(Struct, frozen=True, omit_defaults=True):
 
     `free` includes the `cached` pages: no sequence reads them, they are kept for reuse. `shared`
     pages have several readers or are pinned, `pinned` ones are pinned; `swapped` pages are in host
-    memory.
+    memory. `offload_free` of the `offload_pages` pages of sequences in host memory are free.
     """
 
     pages: int
@@ -205,6 +209,8 @@ class KvState(Struct, frozen=True, omit_defaults=True):
     shared: int = 0
     pinned: int = 0
     swapped: int = 0
+    offload_pages: int = 0
+    offload_free: int = 0
 
 
 class Starting(Struct, frozen=True):
@@ -219,7 +225,8 @@ class EngineInfo(Struct, frozen=True):
 
     `max_running` sequences run at once at most, those from `BACKGROUND` on not counted, and a step
     computes at most `step_tokens` tokens; 0: the engine does not report it. `dtype_reason` is why
-    the model is computed in `dtype`.
+    the model is computed in `dtype`. A sequence in host memory may have `offload_context_tokens`;
+    `offload_refusals` says why a placement is not served.
     """
 
     epoch: str
@@ -233,6 +240,8 @@ class EngineInfo(Struct, frozen=True):
     max_running: int = 0
     step_tokens: int = 0
     dtype_reason: str = ""
+    offload_context_tokens: int = 0
+    offload_refusals: dict[KvPlacement, str] = {}
 
 
 class Finish(Struct, frozen=True, omit_defaults=True):
@@ -291,7 +300,9 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     equal prefix were there; an engine that does not report them leaves it empty. `unpinned` are the
     pins released for lack of memory since the step before. `running` includes preempted sequences;
     `computed` is the number of tokens run through the model. `background_rows` is how many
-    sequences from `BACKGROUND` on run at once at most; 0: the engine does not report it.
+    sequences from `BACKGROUND` on run at once at most; 0: the engine does not report it. `work` is
+    None for a step with sequences in host memory, whose time depends on more; `fetched_bytes` is
+    what these copied to the device.
     """
 
     number: int
@@ -311,6 +322,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     times: StepTimes | None = None
     work: StepWork | None = None
     reused: dict[SequenceId, Tokens] = {}
+    fetched_bytes: int = 0
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True, tag="heartbeat", tag_field="event"):

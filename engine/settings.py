@@ -56,6 +56,14 @@ class Settings(Struct, frozen=True, rename=_variable):
         int,
         Meta(ge=0, description="KV tokens of preempted sequences kept in host memory; 0: none"),
     ] = 32_768
+    offload_kv_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="KV tokens in host memory of sequences that run with most of their KV "
+            "memory there; a part of each is on the device, next to the KV pool; 0: none",
+        ),
+    ] = 0
     prefix_sharing: Annotated[
         bool, Meta(description="share the KV memory of equal prefixes of a tenant")
     ] = True

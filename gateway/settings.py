@@ -251,6 +251,15 @@ class Settings(Struct, frozen=True, rename=_variable):
             "none, preempted requests are computed again",
         ),
     ] = 32_768
+    offload_kv_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="size of the host memory for requests that run with most of their KV "
+            "memory there, in tokens; a part of it is on the device, next to LMAAS_KV_TOKENS; 0: "
+            "none",
+        ),
+    ] = 0
     prefix_sharing: Annotated[
         bool, Meta(description="store equal prompt prefixes of one tenant once in KV memory")
     ] = True

@@ -35,7 +35,7 @@ def plan_chunk(tables: PageTables, index: int, store: KvStore, window: int | Non
     unwindowed = window is None or context <= window
     device = store.content.device
     causal = unwindowed and not start and not padding
-    mask = None if causal else _mask(start, length, padding, window)
+    mask = None if causal else chunk_mask(start, length, padding, window)
     return ChunkPlan(
         rows=slice(first_row, first_row + length),
         context=context,
@@ -44,7 +44,8 @@ def plan_chunk(tables: PageTables, index: int, store: KvStore, window: int | Non
     )
 
 
-def _mask(start: int, length: int, padding: int, window: int | None) -> Tensor:
+def chunk_mask(start: int, length: int, padding: int, window: int | None) -> Tensor:
+    """What is added to the scores of a chunk over its context: (length, start + length)."""
     keys = torch.arange(start + length)
     query = keys[start:, None]
     visible = (keys <= query) & (keys >= query.clamp(max=padding))
@@ -65,20 +66,30 @@ def attend_chunk(
     `own_kv`: the chunk's keys and values, (chunk, kv_heads, dim) each. `kv_pages`: all pages,
     (pages, kv_heads, page_tokens, dim) each.
     """
-    length, heads, dim = query.shape
     if chunk.pages is None:
         keys, values = (tensor.transpose(0, 1) for tensor in own_kv)
     else:
         keys, values = (_gather(pool, chunk.pages)[:, : chunk.context] for pool in kv_pages)
-    kv_heads = keys.shape[0]
-    grouped = query.view(length, kv_heads, heads // kv_heads, dim).permute(1, 2, 0, 3)
-    shape = (kv_heads, heads // kv_heads, chunk.context, dim)
+    return attend_context(query, keys, values, chunk.mask, scale)
+
+
+def attend_context(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Attend queries (chunk, heads, dim) over a context (kv_heads, tokens, dim); query shape.
+
+    `mask`, (chunk, tokens), is added to the scores; without one, attention is causal.
+    """
+    length, heads, dim = query.shape
+    kv_heads, context, _ = keys.shape
+    grouped = query.reshape(length, kv_heads, heads // kv_heads, dim).permute(1, 2, 0, 3)
+    shape = (kv_heads, heads // kv_heads, context, dim)
     out = scaled_dot_product_attention(
         grouped,
         keys[:, None].expand(shape),
         values[:, None].expand(shape),
-        chunk.mask,
-        is_causal=chunk.mask is None,
+        mask,
+        is_causal=mask is None,
         scale=scale,
     )
     return out.permute(2, 0, 1, 3).reshape(length, heads, dim)

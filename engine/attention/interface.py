@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from torch import Tensor
 
 Plan = TypeVar("Plan")
+Plan_contra = TypeVar("Plan_contra", contravariant=True)
 
 
 class Context(NamedTuple):
@@ -22,20 +23,12 @@ class Context(NamedTuple):
     padding: int = 0
 
 
-class Attention(Protocol[Plan]):
-    """Attention over the pages of one KvStore.
-
-    The tokens of a step are packed chunk after chunk, chunks of a single token first. Pages may be
-    shared: several chunks may read one page, also one that another chunk of the same step writes,
-    because all keys and values are written before any are read.
-    """
-
-    def plan(self, contexts: Sequence[Context]) -> Plan:
-        """Compute once per step what all its layers need; accesses no keys or values."""
+class LayerAttention(Protocol[Plan_contra]):
+    """The attention of a step's layers, as a network calls it."""
 
     def attend(
         self,
-        plan: Plan,
+        plan: Plan_contra,
         layer: int,
         query: Tensor,
         key: Tensor,
@@ -49,3 +42,15 @@ class Attention(Protocol[Plan]):
         `key` and `value` are (tokens, kv_heads, dim), rotary embedding applied. A query sees its
         own sequence up to itself; with `window`, only the last `window` tokens of that.
         """
+
+
+class Attention(LayerAttention[Plan], Protocol[Plan]):
+    """Attention over the pages of one KvStore.
+
+    The tokens of a step are packed chunk after chunk, chunks of a single token first. Pages may be
+    shared: several chunks may read one page, also one that another chunk of the same step writes,
+    because all keys and values are written before any are read.
+    """
+
+    def plan(self, contexts: Sequence[Context]) -> Plan:
+        """Compute once per step what all its layers need; accesses no keys or values."""

@@ -1,12 +1,12 @@
 """The tensors that hold the pages."""
 
-import math
-import mmap
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from engine.kv.on_demand import OnDemand
 
 
 class KvShape(NamedTuple):
@@ -34,12 +34,9 @@ class KvStore:
         self.pages = pages
         self.page_tokens = page_tokens
         size = (2, shape.layers, pages, shape.kv_heads, page_tokens, shape.head_dim)
-        self._memory: mmap.mmap | None = None
-        if device.type == "cpu":
-            # The kernel provides a page of zeros when it is first used; torch would fill all now.
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            self._memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, flags=flags)
-            self.content = torch.frombuffer(self._memory, dtype=dtype).view(size)
+        self._on_demand = OnDemand(size, dtype) if device.type == "cpu" else None
+        if self._on_demand is not None:
+            self.content = self._on_demand.tensor
         else:
             self.content = torch.zeros(size, dtype=dtype, device=device)
         self.keys = list(self.content[0])
@@ -64,9 +61,9 @@ class KvStore:
         self.content.index_fill_(2, self._index(pages), 0)
 
     def clear(self) -> None:
-        """Zero all pages; on a CPU by returning their memory, which is zero when used again."""
-        if self._memory is not None:
-            self._memory.madvise(mmap.MADV_DONTNEED)
+        """Zero all pages; on a CPU by returning their memory."""
+        if self._on_demand is not None:
+            self._on_demand.clear()
         else:
             self.content.zero_()
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from engine.attention.interface import Attention
+from engine.attention.interface import LayerAttention
 from engine.networks.interface import Packed
 from engine.networks.llama import LlamaNetwork
 from engine.networks.rotary import Rotary
@@ -25,7 +25,7 @@ class HuggingFaceNetwork:
             raise ValueError("it keeps its own attention")
         self._module = module
 
-    def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
+    def __call__(self, packed: Packed, attention: LayerAttention[Any]) -> Tensor:
         """Logits of the rows to sample from: (samples, vocabulary)."""
         logits: Tensor = self._module(
             input_ids=packed.token_ids[None],
@@ -66,7 +66,7 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,  # noqa: ARG001 - transformers' signature; no mask is built
     *,
-    paged: tuple[Attention[Any], Any],
+    paged: tuple[LayerAttention[Any], Any],
     scaling: float | None = None,
     sliding_window: int | None = None,
     **_: object,

@@ -3,13 +3,14 @@
 It computes the same as transformers' modules, in fewer and larger operations.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from engine.attention.interface import Attention
+from engine.attention.interface import LayerAttention
 from engine.networks.interface import Packed
 from engine.networks.linear import Linear, fixed_linear
 from engine.networks.rotary import Rotary
@@ -60,12 +61,14 @@ class LlamaNetwork:
             head = weights.take("lm_head.weight", shape.vocabulary, shape.width)
         self._head: Linear = fixed_linear(head)
 
-    def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
+    def __call__(self, packed: Packed, attention: LayerAttention[Any]) -> Tensor:
         """Logits of the rows to sample from: (samples, vocabulary)."""
         hidden = embedding(packed.token_ids, self._embedding)  # (tokens, width)
         rowwise = self._rowwise
         rotation = rowwise.rotation(self._rotary, packed.positions)
+        foresee = self._foresee(packed)
         for index, layer in enumerate(self._layers):
+            foresee(index + 1, hidden)
             query, key, value = self._project(layer, hidden, rotation)
             attended = attention.attend(
                 packed.plan, index, query, key, value, scale=layer.scale, window=layer.window
@@ -76,6 +79,33 @@ class LlamaNetwork:
             gated = rowwise.gate(layer.gate_up(rowwise.norm(layer.before_mlp, hidden)))
             hidden = layer.down.add(gated, hidden)
         return self._head(rowwise.norm(self._norm, hidden))
+
+    def _foresee(self, packed: Packed) -> Callable[[int, Tensor], None]:
+        """What is called with each layer and the input of the one before."""
+        foresight, layers = packed.foresight, self._layers
+        if foresight is None:
+            return lambda index, hidden: None  # noqa: ARG005 - nothing is wanted
+        rows = foresight.rows
+        rotation = self._rowwise.rotation(self._rotary, packed.positions[rows])
+
+        def foresee(index: int, hidden: Tensor) -> None:
+            if index < len(layers):
+                query, _, _ = self._project(layers[index], hidden[rows], rotation)
+                foresight.foresee(index, query)
+
+        return foresee
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What distinguishes the weights of two models of this shape."""
+        sample = self._embedding[:: max(1, len(self._embedding) // 64)].float().cpu()
+        norms = [layer.before_attention.weight.float().cpu() for layer in self._layers]
+        return b"".join(tensor.contiguous().numpy().tobytes() for tensor in (sample, *norms))
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a layer sees only the last tokens."""
+        return any(layer.window is not None for layer in self._layers)
 
     def _project(
         self, layer: Layer, hidden: Tensor, rotation: Rotation

@@ -1,6 +1,7 @@
 """Packs a step's chunks into tensors, one after the other without padding."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,23 @@ import torch
 
 from engine.attention.interface import Attention, Context
 from engine.attention.tables import Int64Array, as_tensor, ranges
-from engine.networks.interface import Packed
+from engine.networks.interface import Foresight, Packed
+from engine.offload.attention import OffloadAttention
 from engine.step.chunks import Chunk
 
 
-def pack(chunks: Sequence[Chunk], attention: Attention[Any], device: torch.device) -> Packed:
-    """The tensors of a step. Chunks of a single token must come before longer ones."""
+def pack(
+    chunks: Sequence[Chunk],
+    attention: Attention[Any],
+    device: torch.device,
+    offload: OffloadAttention | None = None,
+) -> Packed:
+    """The tensors of a step. Chunks of a single token must come before longer ones.
+
+    `offload` attends the step if a sequence of it is in host memory, else `attention`.
+    """
     contexts = [Context(c.start, c.length, c.sequence.pages, c.sequence.padding) for c in chunks]
+    plan, foresight = _plan(chunks, contexts, attention, offload)
     starts, lengths, padding, samples_token = (
         np.array(column, dtype=np.int64)
         for column in zip(
@@ -31,9 +42,25 @@ def pack(chunks: Sequence[Chunk], attention: Attention[Any], device: torch.devic
         token_ids=as_tensor(_tokens(chunks), device),
         positions=as_tensor(np.maximum(ranges(starts - padding, lengths), 0), device),
         sample_rows=as_tensor(ends[samples_token > 0] - 1, device),
-        plan=attention.plan(contexts),
+        plan=plan,
         carry=as_tensor(np.array(carried, dtype=np.int64).T.copy(), device) if carried else None,
+        foresight=foresight,
     )
+
+
+def _plan(
+    chunks: Sequence[Chunk],
+    contexts: Sequence[Context],
+    attention: Attention[Any],
+    offload: OffloadAttention | None,
+) -> tuple[Any, Foresight | None]:
+    """The attention's plan of a step, and what it wants of the network a layer early."""
+    if offload is None:
+        return attention.plan(contexts), None
+    plan = offload.plan_with(attention, contexts, [c.sequence.offloaded for c in chunks])
+    if plan.foreseen_rows is None:
+        return plan, None
+    return plan, Foresight(plan.foreseen_rows, partial(offload.foresee, plan))
 
 
 def _tokens(chunks: Sequence[Chunk]) -> Int64Array:

@@ -21,9 +21,10 @@ from engine.networks.interface import Packed
 from engine.running.grammar_thread import GrammarThread
 from engine.running.graphs import DecodeGraphs, Forward
 from engine.running.loaded_model import LoadedModel
+from engine.running.offloading import Offloading
 from engine.running.packing import pack
 from engine.sampling import GREEDY, SamplingBatch, SamplingParams, copy_to_host, prepare, sample
-from engine.step.chunks import Chunk, StepPlan
+from engine.step.chunks import Chunk, StepPlan, reads_host
 from engine.step.in_flight import Executed, InFlightStep, moment_type
 from engine.step.memory import PageCopies
 from engine.step.sequence import SequenceState
@@ -51,8 +52,10 @@ class Runner:
         *,
         threads: int | None = None,
         graph_rows: int = 0,
+        offloading: Offloading | None = None,
     ) -> None:
         self.model = model
+        self._offloading = offloading
         self._page_tokens = page_tokens
         self._graph_rows = graph_rows if model.device.type == "cuda" else 0
         self._allocate(pages)
@@ -68,10 +71,17 @@ class Runner:
         """Launch a step behind the one in flight; `started_s`: start of its composition."""
         composed_s = perf_counter()
         device = self.model.device
-        packed = pack(plan.chunks, self.attention, device)
+        offload = None
+        if reads_host(plan.chunks):
+            assert self._offloading is not None, "refused when it was submitted"
+            offload = self._offloading.attention
+        packed = pack(plan.chunks, self.attention, device, offload)
         params = [_sampling_params(chunk) for chunk in plan.chunks if chunk.samples_token]
         batch = prepare(params, self.model.vocabulary, device)
-        work = partial(self._execute, plan.copies, packed, batch)
+        forward = self._forward
+        if offload is not None:
+            forward = partial(self.model.network, attention=offload)
+        work = partial(self._execute, plan.copies, packed, batch, forward)
         executed = self._thread.submit(work) if self._thread else _run_inline(work)
         return InFlightStep(
             plan, batch, executed, previous=previous, started_s=started_s, composed_s=composed_s
@@ -106,6 +116,8 @@ class Runner:
     def clear(self) -> None:
         """Zero all pages: some may hold NaN or infinity."""
         self.store.clear()
+        if self._offloading is not None:
+            self._offloading.store.clear()
 
     def shrink(self, pages: int) -> int:
         """Replace the pool by a smaller, empty one; the number of its pages."""
@@ -120,6 +132,8 @@ class Runner:
         if self._thread:
             self._thread.shutdown()
         self._grammars.close()
+        if self._offloading is not None:
+            self._offloading.close()
 
     def _allocate(self, pages: int) -> None:
         model = self.model
@@ -144,12 +158,18 @@ class Runner:
                 self._forward, static_plan, self._graph_rows, self.model.device
             )
 
-    def _execute(self, copies: PageCopies, packed: Packed, batch: SamplingBatch) -> Executed:
+    @property
+    def _fetched_bytes(self) -> int:
+        return self._offloading.attention.fetched_bytes if self._offloading is not None else 0
+
+    def _execute(
+        self, copies: PageCopies, packed: Packed, batch: SamplingBatch, forward: Forward
+    ) -> Executed:
         """Run a step on the device. OutOfMemory if it does not fit."""
         previous, self._previous = self._previous, None
         try:
             with torch.inference_mode():
-                began = self._now()
+                began, fetched_before = self._now(), self._fetched_bytes
                 self._move(copies)
                 copied = self._now()
                 if packed.carry is not None:
@@ -157,14 +177,15 @@ class Runner:
                     packed.token_ids[packed.carry[0]] = previous[packed.carry[1]]
                 grammars = batch.grammars
                 filled = self._grammars.fill(grammars) if grammars else None
-                logits = self._forward(packed)
+                logits = forward(packed)
                 if filled is not None:
                     filled.result()
                 sampled = sample(logits, batch, previous)
                 pending = copy_to_host(sampled)
                 self._previous = sampled.tokens
                 complete = self._grammars.follow(grammars, pending) if grammars else None
-                return Executed(pending, began, copied, self._now(), complete)
+                fetched_bytes = self._fetched_bytes - fetched_before
+                return Executed(pending, began, copied, self._now(), complete, fetched_bytes)
         except MemoryError as error:
             raise OutOfMemory(str(error)) from error
         except (
@@ -179,6 +200,8 @@ class Runner:
             swapped.fill(self.store.copy_out(pages))
         if copies.scrub:
             self.store.scrub(copies.scrub)
+        if copies.scrub_offloaded and self._offloading is not None:
+            self._offloading.store.scrub(copies.scrub_offloaded)
         for swapped, pages in copies.swap_in:
             assert swapped.content is not None, "the copy in host memory is missing"
             self.store.copy_in(pages, swapped.content)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from socket import socket
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import structlog
 import torch
 import uvicorn
 import uvloop
+from msgspec import structs
 
 from engine.grammar.cache import GrammarCache, no_compiler
 from engine.grammar.compiler import Compiler
@@ -24,7 +26,8 @@ from engine.loop import StepLoop
 from engine.protocol import EngineInfo, KvState, Step
 from engine.running.loaded_model import LoadedModel
 from engine.running.model import load_model, tokenizer_file
-from engine.running.runner import Runner
+from engine.running.offloading import Offloading, set_up_offloading
+from engine.running.runner import Runner, choose_attention
 from engine.running.sizing import max_running, pool_pages
 from engine.service.events import EventLog
 from engine.service.server import Server
@@ -34,6 +37,7 @@ from engine.settings import Settings
 from engine.step.commands import Audit
 from engine.step.composer import Composer
 from engine.step.memory import KvMemory
+from engine.step.offloaded import OffloadedQueue
 
 EXIT_FAILED: Final = 1  # exit code after a fatal error
 LAST_STEP_TIMEOUT_S: Final = 10.0
@@ -62,12 +66,24 @@ def serve(settings: Settings, startup: Startup) -> int:
         log.warning("dtype_slow", dtype=_name(model.dtype), reason=model.number_format.warning)
     startup.enter("allocating memory")
     pages = pool_pages(model, settings)
+    tokenizer = tokenizer_file(settings.model)
+    offloading = None
+    if settings.offload_kv_tokens >= settings.page_tokens:
+        offloading = set_up_offloading(
+            model,
+            settings.offload_kv_tokens // settings.page_tokens,
+            settings.page_tokens,
+            choose_attention,
+            Path(settings.data_dir),
+            tokenizer,
+        )
     runner = Runner(
         model,
         pages,
         settings.page_tokens,
         threads=threads,
         graph_rows=settings.engine_graph_rows,
+        offloading=offloading,
     )
     startup.enter("warming up")
     costs = runner.measure(
@@ -84,9 +100,10 @@ def serve(settings: Settings, startup: Startup) -> int:
         settings.engine_step_tokens,
         max_running(model, settings),
         settings.engine_background_factor,
+        offloaded_queue(offloading, settings),
     )
     info = describe(startup.epoch, model, pages, settings, composer.max_running)
-    tokenizer = tokenizer_file(settings.model)
+    info = structs.replace(info, **offload_properties(offloading, model))
     grammars = GrammarCache(
         partial(Compiler, tokenizer, model.vocabulary, model.stop_ids) if tokenizer else no_compiler
     )
@@ -117,6 +134,25 @@ def describe(
         step_tokens=settings.engine_step_tokens,
         dtype_reason=model.number_format.reason,
     )
+
+
+def offloaded_queue(offloading: Offloading | None, settings: Settings) -> OffloadedQueue:
+    """The queue of sequences in host memory; half of a step's tokens are theirs at most."""
+    pages = offloading.store.pages if offloading else 0
+    return OffloadedQueue(
+        PagePool(pages, settings.page_tokens), max(1, settings.engine_step_tokens // 2)
+    )
+
+
+def offload_properties(offloading: Offloading | None, model: LoadedModel) -> dict[str, Any]:
+    """What `/info` says of sequences in host memory."""
+    if offloading is None:
+        none = "the engine has no memory for it: set LMAAS_OFFLOAD_KV_TOKENS"
+        return {"offload_refusals": {"host-exact": none, "host-speculative": none}}
+    return {
+        "offload_context_tokens": min(model.context_tokens, offloading.context_tokens),
+        "offload_refusals": offloading.refusals,
+    }
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -2,14 +2,20 @@
 
 from collections.abc import Collection as Ids
 
-from engine.protocol import EngineInfo, Pin, Sequence
+from engine.protocol import BACKGROUND, EngineInfo, Pin, Sequence
 
 
 def rejection_reason(sequence: Sequence, info: EngineInfo) -> str | None:
     """The reason why this engine can never run a sequence, or None.
 
-    The engine's `context_tokens` are limited by its KV pool, so valid sequences also fit the pool.
+    The engine's `context_tokens` are limited by its KV pool, so valid sequences also fit the pool;
+    those of sequences in host memory likewise.
     """
+    if sequence.memory in info.offload_refusals:
+        return f"memory {sequence.memory}: {info.offload_refusals[sequence.memory]}"
+    on_device = sequence.memory == "device"
+    if not on_device and sequence.preempt_first >= BACKGROUND:
+        return f"memory {sequence.memory}: background sequences are on the device"
     sampling = sequence.sampling
     fields = (
         sequence.prompt,
@@ -27,11 +33,10 @@ def rejection_reason(sequence: Sequence, info: EngineInfo) -> str | None:
             f"{len(sequence.generated)} tokens are generated, max_tokens is {sequence.max_tokens}"
         )
     tokens = len(sequence.prompt) + sequence.max_tokens
-    if tokens > info.context_tokens:
-        return (
-            f"prompt and max_tokens come to {tokens} tokens, "
-            f"the engine's context is {info.context_tokens}"
-        )
+    limit = info.context_tokens if on_device else info.offload_context_tokens
+    if tokens > limit:
+        where = "context" if on_device else "context in host memory"
+        return f"prompt and max_tokens come to {tokens} tokens, the engine's {where} is {limit}"
     return None
 
 

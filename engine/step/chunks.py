@@ -57,6 +57,11 @@ def order_chunks(chunks: list[Chunk]) -> list[Chunk]:
     return chunks
 
 
+def reads_host(chunks: Iterable[Chunk]) -> bool:
+    """Whether any of the chunks belongs to a sequence in host memory."""
+    return any(chunk.sequence.on_host for chunk in chunks)
+
+
 def work_of(chunks: Iterable[Chunk]) -> StepWork:
     """What the chunks compute; one of a single token counts as decoding."""
     prompts: list[Chunk] = []

@@ -8,9 +8,11 @@ one still runs: the token that it samples for a sequence is counted, but its val
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from engine.kv.pages import PagePool
 from engine.step.background import BackgroundWork
 from engine.step.chunks import Chunk, StepPlan, decoding_rows, order_chunks, take_chunk
-from engine.step.memory import KvMemory
+from engine.step.memory import KvMemory, PageCopies
+from engine.step.offloaded import OffloadedQueue
 from engine.step.sequence import SequenceState
 
 
@@ -28,6 +30,9 @@ class Composer:
     would fit without them they are preempted, then their pins are released. In a step with others
     they get what `background` allows, decoding ones before prompts, in the order they started, so
     that what started first ends first.
+
+    Sequences in host memory have pages and queues of their own, `offloaded`. Their next tokens are
+    in each step; their prompts get what those of the others leave.
     """
 
     def __init__(
@@ -36,8 +41,10 @@ class Composer:
         step_tokens: int,
         max_running: int | None = None,
         background_factor: float = 1.1,
+        offloaded: OffloadedQueue | None = None,
     ) -> None:
         self.memory = memory
+        self.offloaded = offloaded or OffloadedQueue(PagePool(0, memory.pool.page_tokens))
         self.step_tokens = step_tokens
         self.max_running = max_running or step_tokens
         self.background = BackgroundWork(
@@ -56,10 +63,16 @@ class Composer:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to run."""
-        return not (self.running or self.preempted or self.waiting)
+        return self.offloaded.idle and not (self.running or self.preempted or self.waiting)
 
     def add(self, sequences: Sequence[SequenceState]) -> None:
         """Queue sequences; prompt and `max_tokens` of each must fit the pool."""
+        on_host = [sequence for sequence in sequences if sequence.on_host]
+        if on_host:
+            self.offloaded.add(on_host)
+            sequences = [sequence for sequence in sequences if not sequence.on_host]
+            if not sequences:
+                return
         if self._blocked and min(s.preempt_first for s in sequences) < self._next().preempt_first:
             self._blocked = False  # the blocked sequence is not the next one any more
         self.waiting.extend(sequences)
@@ -76,6 +89,9 @@ class Composer:
 
     def remove(self, sequence: SequenceState) -> None:
         """Remove a sequence from its queue and free its memory."""
+        if sequence.on_host:
+            self.offloaded.remove(sequence)
+            return
         was_running = sequence in self.running
         for queue in (self.running, self.preempted, self.waiting):
             if sequence in queue:
@@ -104,21 +120,30 @@ class Composer:
         preempted = self._extend_and_preempt()
         self._start(preempted, background=False)
         chunks = self._fill(preempted)
+        left = self.step_tokens - sum(chunk.length for chunk in chunks)
+        chunks += self.offloaded.compose(left, preempted)
         self._start(preempted, background=True)
         chunks += self._fill_background(chunks)
-        return StepPlan(order_chunks(chunks), preempted, self.memory.take_copies())
+        return StepPlan(order_chunks(chunks), preempted, self._take_copies())
 
     def compose_one(self, sequence: SequenceState) -> StepPlan:
         """A step of a single sequence; no other may hold memory."""
+        if sequence.on_host:
+            if sequence not in self.offloaded.running:
+                self.offloaded.start(sequence)
+            chunk = self.offloaded.take(sequence, self.step_tokens, [])
+            assert chunk is not None, "no other sequence holds its pages"
+            return StepPlan(order_chunks([chunk]), [], self._take_copies())
         if sequence not in self.running:
             (self.preempted if sequence in self.preempted else self.waiting).remove(sequence)
             self.memory.restore(sequence)
             self.running.append(sequence)
         chunks = order_chunks([take_chunk(self.memory, sequence, self.step_tokens)])
-        return StepPlan(chunks, [], self.memory.take_copies())
+        return StepPlan(chunks, [], self._take_copies())
 
     def release_all(self) -> None:
         """Free the pages of all sequences; all are recomputed, in order of arrival."""
+        self.offloaded.release_all()
         for sequence in list(self.running):
             self._suspend(sequence, self.memory.release)
         for sequence in self.preempted:
@@ -133,6 +158,7 @@ class Composer:
         sequences = sorted((*self.preempted, *self.waiting), key=lambda s: s.arrival)
         for sequence in sequences:
             self.memory.release(sequence)
+        sequences += self.offloaded.hand_over()
         self.preempted.clear()
         self.waiting.clear()
         self._blocked = False
@@ -140,10 +166,17 @@ class Composer:
 
     def check(self) -> None:
         """AssertionError unless pages and queues are consistent."""
+        self.offloaded.check()
         self.memory.check([*self.running, *self.preempted, *self.waiting])
         for sequence in (*self.preempted, *self.waiting):
             assert not sequence.pages, f"{sequence.id} holds pages but does not run"
             assert not sequence.computed, f"{sequence.id} has computed tokens but no pages"
+
+    def _take_copies(self) -> PageCopies:
+        """The page operations of the next step."""
+        copies = self.memory.take_copies()
+        copies.scrub_offloaded += self.offloaded.take_released()
+        return copies
 
     def _extend_and_preempt(self) -> list[SequenceState]:
         """Double outgrown reservations; preempt until each next token has a page."""
@@ -160,6 +193,10 @@ class Composer:
         preempted = [s for s in requested if s in self.running and not s.at_max_tokens]
         for sequence in preempted:
             self._suspend(sequence, self.memory.swap_out)
+        for sequence in requested:
+            if sequence in self.offloaded.running and not sequence.at_max_tokens:
+                self.offloaded.suspend(sequence)
+                preempted.append(sequence)
         self._preempt_for_pages(preempted, background=False)
         if self._mixed:
             self._preempt_for_pages(preempted, background=True)
@@ -312,7 +349,7 @@ class Composer:
         ready = [s for s in self._others_running if s.ready]
         decoding = [s for s in ready if s.uncomputed == 1]
         prompts = sorted((s for s in ready if s.uncomputed > 1), key=lambda s: s.preempt_first)
-        limit = self.step_tokens - self._kept_for_background()
+        limit = self.step_tokens - self._kept_for_background() - self.offloaded.decoding
         rows = decoding_rows(len(decoding), limit, prompts=bool(prompts))
         if rows < len(decoding):
             self._turn += 1

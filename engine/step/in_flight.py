@@ -10,7 +10,7 @@ import torch
 
 from engine.protocol import StepTimes, StepWork
 from engine.sampling import PendingOutput, SampledToken, SamplingBatch, read_tokens
-from engine.step.chunks import StepPlan, work_of
+from engine.step.chunks import StepPlan, reads_host, work_of
 
 
 class Moment(Protocol):
@@ -56,7 +56,8 @@ class CudaMoment:
 class Executed(NamedTuple):
     """A step on the device: its pending output and the times of its phases.
 
-    `complete` are the rows whose texts their grammars end with the sampled token.
+    `complete` are the rows whose texts their grammars end with the sampled token; `fetched_bytes`
+    is what sequences in host memory copied to the device.
     """
 
     pending: PendingOutput
@@ -64,6 +65,7 @@ class Executed(NamedTuple):
     copied: Moment
     ended: Moment
     complete: "Future[Collection[int]] | None" = None
+    fetched_bytes: int = 0
 
 
 class InFlightStep:
@@ -86,6 +88,7 @@ class InFlightStep:
         self.tokens = sum(chunk.length for chunk in plan.chunks)
         self.took_s = 0.0
         self.finished_s = 0.0
+        self.fetched_bytes = 0
         self._launched_s = perf_counter()
         self._started_s = started_s
         self._compose_s = composed_s - started_s
@@ -103,9 +106,9 @@ class InFlightStep:
         return self.tokens if 2 * prompts > self.tokens else 0
 
     @cached_property
-    def work(self) -> StepWork:
-        """What it computes."""
-        return work_of(self.plan.chunks)
+    def work(self) -> StepWork | None:
+        """What it computes; None with sequences in host memory, whose time depends on more."""
+        return None if reads_host(self.plan.chunks) else work_of(self.plan.chunks)
 
     @property
     def copied(self) -> int:
@@ -128,6 +131,7 @@ class InFlightStep:
         executed.ended.wait()
         self.finished_s = perf_counter()
         self.ended = executed.ended
+        self.fetched_bytes = executed.fetched_bytes
         self._measure(executed)
         self._previous_step = None
         tokens = read_tokens(executed.pending, self._batch)

@@ -20,12 +20,13 @@ class PageCopies:
 
     swap_out: list[tuple[SwappedPages, list[int]]] = field(default_factory=list)
     scrub: list[int] = field(default_factory=list)
+    scrub_offloaded: list[int] = field(default_factory=list)
     # The pages receive the last pages of the copy.
     swap_in: list[tuple[SwappedPages, list[int]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         """Whether there is any operation."""
-        return bool(self.swap_out or self.scrub or self.swap_in)
+        return bool(self.swap_out or self.scrub or self.scrub_offloaded or self.swap_in)
 
 
 class KvMemory:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from engine.grammar.automaton import Automaton
 from engine.kv.host import SwappedPages
 from engine.kv.node import PrefixNode
-from engine.protocol import BACKGROUND, Grammar, Sampling, Sequence
+from engine.offload.sequence import OffloadedSequence
+from engine.protocol import BACKGROUND, Grammar, KvPlacement, Sampling, Sequence
 from engine.sampling import GREEDY, is_greedy, needs_history
 
 
@@ -17,7 +18,9 @@ class SequenceState:
     first pages are those of `nodes`, which other sequences may share. `in_flight` tokens are being
     sampled and are not in `tokens` yet. `reserved` is the generation length that memory is reserved
     for; `expected`, the current estimate, only affects the choice of preempted sequences. `reused`
-    tokens were read from pages that were computed for others; None before it starts.
+    tokens were read from pages that were computed for others; None before it starts. With another
+    `memory` than the device, `pages` are of the offload pool, and `offloaded` is what the model
+    keeps of it while it runs.
     """
 
     id: str
@@ -33,6 +36,7 @@ class SequenceState:
     automaton: Automaton | None = None  # of its grammar, once that is compiled
     salt: str = ""
     preempt_first: int = 0  # the highest is preempted first and starts last
+    memory: KvPlacement = "device"
 
     computed: int = 0
     reused: int | None = None
@@ -46,6 +50,7 @@ class SequenceState:
     sample_row: int = 0  # row of its token among the samples of the newest launched step
     last_turn: int = 0  # the newest one it had, where a step cannot hold all
     done: bool = False
+    offloaded: OffloadedSequence | None = None
 
     is_greedy: bool = field(init=False)
     needs_history: bool = field(init=False)  # whether sampling depends on earlier tokens
@@ -53,6 +58,11 @@ class SequenceState:
     def __post_init__(self) -> None:
         self.is_greedy = self.grammar is None and is_greedy(self.sampling)
         self.needs_history = needs_history(self.sampling)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether its keys and values are in host memory."""
+        return self.memory != "device"
 
     @property
     def background(self) -> bool:
@@ -108,4 +118,5 @@ def new_sequence(sequence: Sequence, arrival: int) -> SequenceState:
         salt=sequence.salt,
         preempt_first=sequence.preempt_first,
         grammar=sequence.grammar,
+        memory=sequence.memory,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from concurrent.futures import Future
+from typing import Final
 
 import structlog
 
@@ -39,6 +40,8 @@ from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState, new_sequence
 
 log = structlog.get_logger()
+
+NOT_IN_LOCK_STEP: Final = "memory: a sequence in host memory does not run in lock step"
 
 
 class SequenceTable:
@@ -109,7 +112,8 @@ class SequenceTable:
             sequence.tokens.append(token or 0)
             return None
         if token is None:
-            self.memory.release_invalid(sequence)
+            memory = self._continuous.offloaded if sequence.on_host else self.memory
+            memory.release_invalid(sequence)
             failure = sequence.automaton.failure if sequence.automaton else None
             self.end_with_error(sequence, failure or sample.reason)
             return None
@@ -143,7 +147,8 @@ class SequenceTable:
         """End sequences that no longer fit the pool after it shrank."""
         for sequence in list(self._sequences.values()):
             tokens = sequence.prompt_tokens + sequence.max_tokens
-            if self.memory.pool.pages_for(tokens) > self.memory.pool.size:
+            pool = self._continuous.offloaded.pool if sequence.on_host else self.memory.pool
+            if pool.pages_for(tokens) > pool.size:
                 message = f"{tokens} tokens do not fit the KV memory, which had to shrink"
                 self.end_with_error(sequence, message)
 
@@ -155,6 +160,8 @@ class SequenceTable:
             self._sequences[state.id] = state
             if state.at_max_tokens:
                 self._finish(state, Finish(state.id, "length"))
+            elif state.on_host and self.mode == "lockstep":
+                self._finish(state, Finish(state.id, "error", NOT_IN_LOCK_STEP))
             else:
                 admitted.append(state)
         if admitted:
@@ -218,6 +225,9 @@ class SequenceTable:
         )
         sequences = self.composer.hand_over()
         self.report_finished()
+        for sequence in [sequence for sequence in sequences if sequence.on_host]:
+            self._finish(sequence, Finish(sequence.id, "error", NOT_IN_LOCK_STEP))
+        sequences = [sequence for sequence in sequences if not sequence.on_host]
         if sequences:
             composer.add(sequences)
         self.composer = composer

@@ -20,6 +20,7 @@ class Stats:
     preemptions: int = 0
     returned_batches: int = 0  # lock-step batches that ran out of memory
     swaps: int = 0  # preempted sequences copied to host memory; the others are recomputed
+    fetched_bytes: int = 0  # to the device, by sequences in host memory
     extensions: int = 0
     shrinks: int = 0
     pins_made: int = 0

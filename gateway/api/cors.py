@@ -17,6 +17,7 @@ EXPOSED: Final = (
     "x-lmaas-prediction-source",
     "x-lmaas-ignored-parameters",
     "x-lmaas-batch",
+    "x-lmaas-kv",
     "openai-processing-ms",
 )
 

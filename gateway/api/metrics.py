@@ -80,6 +80,13 @@ def read_gauges(metrics: GatewayMetrics, service: GenerationService) -> None:
     metrics.gauge(
         "lmaas_kv_pinned_pages", kv.pinned if kv else None, "Pages that jobs' groups have pinned."
     )
+    offload = kv.offload_pages if kv else None
+    metrics.gauge("lmaas_kv_offload_pages", offload, "Pages of sequences in host memory.")
+    metrics.gauge(
+        "lmaas_kv_offload_used_pages",
+        kv.offload_pages - kv.offload_free if kv else None,
+        "Pages of sequences in host memory, in use.",
+    )
     quality = drift.quality()
     metrics.gauge(
         "lmaas_prediction_coverage",

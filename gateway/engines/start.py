@@ -25,6 +25,7 @@ def engine_environment(settings: Settings, model: str, socket: Path) -> dict[str
         "LMAAS_KV_TOKENS": str(settings.kv_tokens),
         "LMAAS_KV_MEMORY_SHARE": str(settings.kv_memory_share),
         "LMAAS_HOST_KV_TOKENS": str(settings.host_kv_tokens),
+        "LMAAS_OFFLOAD_KV_TOKENS": str(settings.offload_kv_tokens),
         "LMAAS_PREFIX_SHARING": str(settings.prefix_sharing).lower(),
         "LMAAS_PAGE_TOKENS": str(settings.page_tokens),
         "LMAAS_ENGINE_THREADS": str(settings.engine_threads),

@@ -27,6 +27,7 @@ from gateway.generation.settlement import Settlement
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.host_lane import HostLane
 from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.policy import Policy
 
@@ -42,6 +43,7 @@ class Dispatcher:
     def __init__(
         self,
         loop: ControlLoop,
+        host_lane: HostLane,
         table: RequestTable,
         session: EngineSession,
         settlement: Settlement,
@@ -55,6 +57,7 @@ class Dispatcher:
         clock: Callable[[], float],
     ) -> None:
         self._loop = loop
+        self._host_lane = host_lane
         self._table = table
         self._session = session
         self._settlement = settlement
@@ -72,15 +75,18 @@ class Dispatcher:
         self._revised: dict[RequestState, None] = {}  # since the last decision
 
     def enqueue(self, state: RequestState) -> None:
-        """Add a request to the queue."""
+        """Add a request to the queue: to that of host memory if the device cannot hold it."""
         self._table.waiting[state.id.hex] = state
         state.queued_step = self._loop.steps
+        if state.request.memory != "device" and not self._fits_device(state):
+            state.memory = state.request.memory
         if state.lane == "interactive":  # its bounds and estimates leave jobs out, which yield
             self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
-            state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
         else:
             self._pins.add(state)
-        self._loop.arrive(state.to_queued())
+        if state.in_order:
+            state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
+        self._arrive(state)
         self.decide_soon()
         self._schedule_check()
 
@@ -117,15 +123,24 @@ class Dispatcher:
         before = self._loop.policy
         if policy is before:
             return
+        if mode_of(policy) == "lockstep":
+            self._refuse_host_memory()
         self._loop.use(policy, self._table.queued(), self._table.in_engine())
         waiting = len(self._table.waiting)
         log.info("policy_changed", before=before.name, now=policy.name, waiting=waiting)
         self._session.set_mode(mode_of(policy))
         self.decide_soon()
 
+    def _refuse_host_memory(self) -> None:
+        """End what is in host memory, or waits for it: it does not run in lock step."""
+        for state in self._table:
+            if state.on_host:
+                self.cancel(state, Unavailable("in lock step nothing runs in host memory"))
+
     def resize(self, kv: KvState) -> None:
         """Adopt the engine's KV memory size; end queued requests that no longer fit it."""
         self._session.resized(kv)
+        self._host_lane.resize(kv.offload_pages, kv.page_tokens)
         self._loop.resize(kv.pages, kv.page_tokens, self._session.served.max_running or None)
         self._load.set_context(self._session.served.context_tokens)
         for state in list(self._table.waiting.values()):
@@ -133,8 +148,8 @@ class Dispatcher:
             if not self._limit_to_context(state):
                 self._withdraw(state)
             elif state.max_tokens != before:
-                self._loop.withdraw(state.id.hex)
-                self._loop.arrive(state.to_queued())
+                self._leave(state)
+                self._arrive(state)
 
     def reopen(self) -> None:
         """Resume on a new engine what ran on the previous one, from the tokens generated so far."""
@@ -152,6 +167,8 @@ class Dispatcher:
         states = list(filter(self._limit_to_context, unfinished))
         for state in states:
             state.attempt += 1
+            if state.on_host:
+                self._host_lane.resumed(state.to_queued())
         if states:
             self._submit("resumed", states)
 
@@ -205,7 +222,7 @@ class Dispatcher:
             if not self._table.waiting or not self._session.accepting:
                 return
             began_s = time.perf_counter()
-            dispatch = self._next_dispatch()
+            dispatch = self._host_lane.dispatch(self._clock()) or self._next_dispatch()
             self._metrics.decided(time.perf_counter() - began_s)
             self._show_fallback()
             if dispatch is None:
@@ -218,15 +235,19 @@ class Dispatcher:
         self._revised.clear()
         waiting = [state for state in states if state.id.hex in self._table.waiting]
         running = [state for state in states if state.sequence_id in self._table.running]
+        self._host_lane.revise([state.to_queued() for state in states if state.on_host])
         for state in waiting:
             if state.lane == "interactive":
                 self._load.revise(state.id.hex, state.predicted_tokens)
+            if state.in_order:
                 start_s = state.trace.expected_start_s
                 state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
-        if states:
-            self._loop.revise(
-                [state.to_queued() for state in waiting], [state.to_queued() for state in running]
-            )
+        ordered = [
+            [state.to_queued() for state in part if not state.on_host]
+            for part in (waiting, running)
+        ]
+        if any(ordered):
+            self._loop.revise(*ordered)
         if running and self._session.connected:
             self._session.revise(expected_remainders(running), {})
 
@@ -284,8 +305,8 @@ class Dispatcher:
         )
 
     def _passed_by(self, state: RequestState, now_s: float) -> int | None:
-        """How many later arrivals left the queue before it; None in the batch lane."""
-        if state.lane == "batch":
+        """How many later arrivals left the queue before it; None if the policy orders it not."""
+        if not state.in_order:
             return None
         return self._positions.start(state.id.hex, now_s)
 
@@ -300,9 +321,8 @@ class Dispatcher:
         self._table.running[state.sequence_id] = state
         state.preempt_first = self._preemption.of(state)
         state.suspended = state.preemption_requested = False
-        return state.to_sequence(
-            self._session.served.stop_ids, self._loop.reserve(state.queued_request)
-        )
+        lane = self._host_lane if state.on_host else self._loop
+        return state.to_sequence(self._session.served.stop_ids, lane.reserve(state.queued_request))
 
     def _limit_to_context(self, state: RequestState) -> bool:
         """Limit the answer to the engine's context.
@@ -310,7 +330,7 @@ class Dispatcher:
         False if that ended the request: it cannot fit, or its answer is as long already.
         """
         try:
-            state.limit_to_context(self._session.served.context_tokens)
+            state.limit_to_context(self._session.context_tokens(state.memory))
         except ContextLengthExceeded as error:
             self._settlement.end(state, "error", error)
             return False
@@ -322,12 +342,30 @@ class Dispatcher:
     def _withdraw(self, state: RequestState) -> None:
         """Remove a request from the queue before it started."""
         del self._table.waiting[state.id.hex]
-        self._loop.withdraw(state.id.hex)
+        self._leave(state)
         if state.lane == "batch":
             return
         self._load.remove(state.id.hex)
-        if not state.queued_again:
+        if state.in_order and not state.queued_again:
             self._positions.withdraw(state.id.hex)
+
+    def _fits_device(self, state: RequestState) -> bool:
+        """Whether the device holds prompt and longest answer."""
+        return len(state.prompt) + state.max_tokens <= self._session.context_tokens("device")
+
+    def _arrive(self, state: RequestState) -> None:
+        """Give a request to the queue that orders it."""
+        if state.on_host:
+            self._host_lane.arrive(state.to_queued())
+        else:
+            self._loop.arrive(state.to_queued())
+
+    def _leave(self, state: RequestState) -> None:
+        """Take a request from the queue that orders it."""
+        if state.on_host:
+            self._host_lane.withdraw(state.id.hex)
+        else:
+            self._loop.withdraw(state.id.hex)
 
     def _schedule_check(self) -> None:
         """Check the queue for expired requests at an interval, also without engine events."""
@@ -343,9 +381,10 @@ class Dispatcher:
     def _shed(self) -> None:
         """Load shedding: end queued requests that cannot meet their deadline or queue time."""
         now_s = self._clock()
-        for request in self._loop.give_up(now_s):
+        for request in (*self._loop.give_up(now_s), *self._host_lane.give_up(now_s)):
             state = self._table.waiting.pop(request.id)
             if request.lane == "interactive":
                 self._load.remove(request.id)
+            if state.in_order:
                 self._positions.withdraw(request.id)
             self._settlement.end(state, "cancelled", shedding_error(state, now_s))

@@ -210,7 +210,7 @@ class EngineEvents:
 
     def _fits(self, state: RequestState) -> bool:
         """Whether prompt and longest answer fit the engine's context."""
-        return len(state.prompt) + state.max_tokens <= self._session.served.context_tokens
+        return len(state.prompt) + state.max_tokens <= self._session.context_tokens(state.memory)
 
     def _revise(self) -> None:
         """Send each sequence's expected remaining tokens, and who is to be preempted first."""

@@ -8,7 +8,17 @@ from typing import Final
 import msgspec
 import structlog
 
-from engine.protocol import EngineInfo, KvState, Mode, Pin, Sequence, SequenceId, Starting, Step
+from engine.protocol import (
+    EngineInfo,
+    KvPlacement,
+    KvState,
+    Mode,
+    Pin,
+    Sequence,
+    SequenceId,
+    Starting,
+    Step,
+)
 from gateway.engines.interface import EngineClient
 from gateway.scheduling.policy import Policy
 
@@ -90,6 +100,11 @@ class EngineSession:
         """The newest engine's description; AssertionError before the first engine."""
         assert self.info is not None, "no engine has connected yet"
         return self.info
+
+    def context_tokens(self, memory: KvPlacement) -> int:
+        """The most tokens of a sequence of the newest engine, by where its memory is."""
+        served = self.served
+        return served.context_tokens if memory == "device" else served.offload_context_tokens
 
     def opened(self, info: EngineInfo) -> None:
         """A new engine is connected: repeat the commands in force to it."""

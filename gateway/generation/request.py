@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from engine.protocol import Grammar, Sampling
+from engine.protocol import Grammar, KvPlacement, Sampling
 from gateway.errors import ContextLengthExceeded, InvalidRequest, KeyForbids, shortened
 from gateway.generation.text.prompt_options import PromptOptions
 from gateway.generation.tools.definition import ToolCall, ToolUse
@@ -99,7 +99,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     parameter that set `max_tokens`, `grammar_param` the one that set `grammar`, which limits the
     content of an answer that may call `tools`. A line of a batch
     job is in the lane `batch`; `prefix` is what its prompt has in common with the others of its
-    group.
+    group. `memory` is where its keys and values may be if the device does not hold them.
     """
 
     caller: Caller
@@ -126,6 +126,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     tools: ToolUse | None = None
     grammar: Grammar | None = None
     grammar_param: str = "response_format"
+    memory: KvPlacement = "device"
 
     @property
     def form(self) -> Form:

@@ -11,7 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.protocol import Grammar, Sequence, TokenLogprobs
+from engine.protocol import Grammar, KvPlacement, Sequence, TokenLogprobs
 from gateway.errors import ContextLengthExceeded, LmaasError
 from gateway.generation.queue.position import QueuePosition
 from gateway.generation.request import GenerationRequest, answer_limit
@@ -123,6 +123,7 @@ class RequestState:
         self.stop_id: int | None = None  # of the request's `stops`, if one ended the answer
         self.error: LmaasError | None = None
 
+        self.memory: KvPlacement = "device"  # set when it is queued
         self.prefix: SharedPrefix | None = None  # set at arrival, see `PrefixPins`
         self.queued_request: QueuedRequest | None = None  # set while queued
         self.trace = SchedulingTrace()
@@ -189,6 +190,16 @@ class RequestState:
     def lane(self) -> Lane:
         """Its lane: that of batch jobs, or the interactive one."""
         return self.request.lane
+
+    @property
+    def on_host(self) -> bool:
+        """Whether its keys and values are, or will be, in host memory."""
+        return self.memory != "device"
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the policy orders it: lines of jobs and requests in host memory it does not."""
+        return self.lane == "interactive" and not self.on_host
 
     @property
     def predicted_tokens(self) -> int:
@@ -310,6 +321,7 @@ class RequestState:
             salt=self.tenant,
             preempt_first=self.preempt_first,
             grammar=self.grammar,
+            memory=self.memory,
         )
 
     @property

@@ -25,8 +25,8 @@ class RequestTable:
 
     def queued(self) -> list[QueuedRequest]:
         """The queued requests, as policies see them."""
-        return [state.to_queued() for state in self.waiting.values()]
+        return [state.to_queued() for state in self.waiting.values() if not state.on_host]
 
     def in_engine(self) -> list[RunningSequence]:
-        """The sequences in the engine, as admission sees them."""
-        return [state.to_running() for state in self.running.values()]
+        """The sequences in the engine's KV pool, as admission sees them."""
+        return [state.to_running() for state in self.running.values() if not state.on_host]

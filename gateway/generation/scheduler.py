@@ -32,6 +32,7 @@ from gateway.history.requests import RequestHistory, no_request
 from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.control_loop import ControlLoop, Fallback
+from gateway.scheduling.host_lane import HostLane
 from gateway.scheduling.policy import POLICY_NAMES, Options, Policy, PolicyName, build_policy
 from models.base import new_id
 
@@ -79,8 +80,10 @@ class Scheduler:
         self.sources = DispatchSources(learner)
         self.metrics.count_predictions(self.sources.counts)
         self.pins = PrefixPins(loop, self.engine, self.metrics)
+        host_lane = HostLane()
         settlement = Settlement(
             loop,
+            host_lane,
             positions,
             self.pins,
             self.holds,
@@ -94,6 +97,7 @@ class Scheduler:
         preemption = PreemptionOrder(loop, self.table, self.engine)
         self._dispatcher = Dispatcher(
             loop,
+            host_lane,
             self.table,
             self.engine,
             settlement,

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final
 from uuid import UUID, uuid5
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.protocol import EngineInfo, Grammar
 from gateway.errors import (
@@ -139,7 +139,7 @@ class GenerationService:
 
     async def _read(self, request: GenerationRequest) -> tuple[EncodedText, PredictionRequest]:
         """Encode a request; returns the tokens, and what the predictor is asked."""
-        info = self._engine_info()
+        info = self._usable_info(request)
         _check_ids(request, info)
         encoded = await self._encode(request, info)
         _check_prompt(encoded.prompt, request, info)
@@ -375,6 +375,22 @@ class GenerationService:
             CHARACTER_US * characters + MESSAGE_US * len(request.messages),
             partial(_encoded, self._tokenizer, request, info.context_tokens, limit),
         )
+
+    def _usable_info(self, request: GenerationRequest) -> EngineInfo:
+        """The engine's description, with the context of where the request's memory may be.
+
+        InvalidRequest if the engine has no such memory; EngineLost as of `_engine_info`.
+        """
+        info, memory = self._engine_info(), request.memory
+        if memory == "device":
+            return info
+        refusal = info.offload_refusals.get(memory)
+        if refusal is None and self.scheduler.engine.mode == "lockstep":
+            refusal = "in lock step nothing runs in host memory; an operator chose that policy"
+        if refusal is not None:
+            raise InvalidRequest(f"memory {memory!r} is not served here: {refusal}", param="memory")
+        context_tokens = max(info.context_tokens, info.offload_context_tokens)
+        return structs.replace(info, context_tokens=context_tokens)
 
     def _engine_info(self) -> EngineInfo:
         """The engine's description. EngineLost before the first engine or in a long outage.

@@ -18,6 +18,7 @@ from gateway.history.record import Record
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.scheduling.control_loop import ControlLoop
+from gateway.scheduling.host_lane import HostLane
 
 log = structlog.get_logger()
 
@@ -53,6 +54,7 @@ class Settlement:
     def __init__(
         self,
         loop: ControlLoop,
+        host_lane: HostLane,
         positions: QueuePositions,
         pins: PrefixPins,
         holds: Holds,
@@ -64,6 +66,7 @@ class Settlement:
         clock: Callable[[], float],
     ) -> None:
         self._loop = loop
+        self._host_lane = host_lane
         self._positions = positions
         self._pins = pins
         self._holds = holds
@@ -94,7 +97,10 @@ class Settlement:
         """End a request that left queue and engine; recorded before its reader can run."""
         now_s = self._clock()
         dispatched_s, request = state.dispatched_s, state.queued_request
-        if dispatched_s is not None and request is not None and not state.queued_again:
+        if state.on_host:
+            self._host_lane.ended(state.id.hex)
+            self._loop.due = True  # another may have room now
+        elif dispatched_s is not None and request is not None and not state.queued_again:
             if state.lane == "interactive":
                 self._positions.ended(now_s - dispatched_s, len(state.tokens))
             self._loop.ended(request, len(state.tokens), now_s)

@@ -27,6 +27,7 @@ from gateway.generation.text.growing_answer import Piece
 
 Body = TypeVar("Body")
 
+MEMORY: Final = "x-lmaas-kv"
 TOKEN_US: Final = 10  # CPU time to decode a token of an answer
 LARGE_BODY: Final = 1 << 20  # bytes; a larger one is sent in pieces
 BODY_PIECE: Final = 256 << 10
@@ -174,16 +175,18 @@ def cancel_all(states: Sequence[RequestState], service: GenerationService) -> No
 
 def _headers(state: RequestState, request: Request[Any, Any, Any]) -> dict[str, str]:
     """Headers: the newest predicted length in tokens and its source, the batch if the request has
-    started, how its limits stand, and the fields of the request that were ignored.
+    started, where its keys and values are if it gave a choice, how its limits stand, and the fields
+    of the request that were ignored.
     """
     batch = {"x-lmaas-batch": state.trace.batch} if state.trace.batch else {}
     predicted = {
         "x-lmaas-predicted-tokens": str(round(state.prediction.median)),
         "x-lmaas-prediction-source": state.prediction.label,
     }
+    memory = {} if state.request.memory == "device" else {MEMORY: state.memory}
     ended = {LIMIT: state.limited_by} if state.limited_by else {}
     limits = {**hold_headers(state.hold), **ended}
-    return {**predicted, **batch, **limits, **ignored_header(request)}
+    return {**predicted, **batch, **memory, **limits, **ignored_header(request)}
 
 
 def _limited(states: Sequence[RequestState]) -> RequestState:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from engine.protocol import Sampling
+from engine.protocol import KvPlacement, Sampling
 from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.ranges import Range, check_ranges
 from gateway.api.openai.structured_output import StructuredOutput, screen_structured_output
@@ -86,7 +86,8 @@ class SamplingRequest(StructuredOutput, kw_only=True):
     """The fields common to both kinds of request; null means unset.
 
     vLLM's extensions of OpenAI's API are `top_k` (-1 or 0: all), `min_p`, `repetition_penalty`,
-    and the fields from `min_tokens` on.
+    and the fields from `min_tokens` on. Our own is `memory`: where the keys and values of a request
+    may be that the device cannot hold.
     """
 
     model: str
@@ -118,6 +119,7 @@ class SamplingRequest(StructuredOutput, kw_only=True):
         None
     )
     truncation_side: Literal["left", "right"] | None = None
+    memory: KvPlacement | None = None
 
     @classmethod
     def rules(cls) -> FieldRules:
@@ -238,6 +240,7 @@ class SamplingRequest(StructuredOutput, kw_only=True):
             tools=tools,
             grammar=form.grammar if form else None,
             grammar_param=form.param if form else "response_format",
+            memory=_set(self.memory, "device"),
         )
 
     def _check_best_of(self) -> bool:

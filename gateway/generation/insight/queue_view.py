@@ -123,7 +123,7 @@ def read_queue(
         (
             state
             for state in table.waiting.values()
-            if state.lane == "batch" and tenant in {None, state.request.caller.tenant_id}
+            if not state.in_order and tenant in {None, state.request.caller.tenant_id}
         ),
     )
     page = list(islice(wanted, offset, offset + limit + 1))

@@ -37,7 +37,7 @@ class EndlessAnswer:
     tokens = (1,)
     arrived_at = datetime.now(UTC)
     prediction = SimpleNamespace(median=3.0, label="app")
-    request = SimpleNamespace(logprobs=None, kept=None, service_tier="default")
+    request = SimpleNamespace(logprobs=None, kept=None, service_tier="default", memory="device")
 
     def read_parts(self, *, ended: bool) -> list[Piece]:
         assert not ended

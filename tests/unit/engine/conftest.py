@@ -19,10 +19,12 @@ from engine.kv.pages import PagePool
 from engine.loop import StepLoop
 from engine.protocol import Finish, Sequence, Step
 from engine.running.model import load_model
-from engine.running.runner import Runner
+from engine.running.offloading import set_up_offloading
+from engine.running.runner import Runner, choose_attention
 from engine.step.commands import Command, Start
 from engine.step.composer import Composer
 from engine.step.memory import KvMemory
+from engine.step.offloaded import OffloadedQueue
 from gateway.scheduling.magnus.lockstep import halves_of
 from tests.conftest import PATIENCE_S
 
@@ -118,12 +120,29 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def a_runner(model_folder: Callable[[str], Path]) -> Callable[..., Runner]:
+def a_runner(
+    model_folder: Callable[[str], Path],
+    tokenizer_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Runner]:
     """A runner for a family's small model, or for a folder."""
+    data_folder = tmp_path_factory.mktemp("data")
 
-    def build(model: str | Path = "llama", *, pages: int = 64, page_tokens: int = 4) -> Runner:
+    def build(
+        model: str | Path = "llama",
+        *,
+        pages: int = 64,
+        page_tokens: int = 4,
+        offload_pages: int = 0,
+    ) -> Runner:
         folder = model if isinstance(model, Path) else model_folder(model)
-        return Runner(load_model(str(folder), "cpu", "float32"), pages, page_tokens)
+        loaded = load_model(str(folder), "cpu", "float32")
+        offloading = None
+        if offload_pages:
+            offloading = set_up_offloading(
+                loaded, offload_pages, page_tokens, choose_attention, data_folder, tokenizer_file
+            )
+        return Runner(loaded, pages, page_tokens, offloading=offloading)
 
     return build
 
@@ -152,13 +171,16 @@ class LoopRun:
         step_tokens: int,
         max_running: int | None,
         grammars: GrammarCache | None,
+        offload_pages: int = 0,
     ) -> None:
         self.steps: list[Step] = []
         self.failures: list[BaseException] = []
         self.memory = memory
         self._submitted: dict[str, Sequence] = {}
         self._received: Queue[Step | BaseException] = Queue()
-        composer = Composer(memory, step_tokens, max_running)
+        page_tokens = memory.pool.page_tokens
+        self.offloaded = OffloadedQueue(PagePool(offload_pages, page_tokens), step_tokens)
+        composer = Composer(memory, step_tokens, max_running, offloaded=self.offloaded)
         received = self._received.put
         self.loop = StepLoop(runner, composer, received, received, grammars)
 
@@ -239,12 +261,13 @@ def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., LoopRun]]:
         max_running: int | None = None,
         pin_share: float = 1.0,
         grammars: GrammarCache | None = None,
+        offload_pages: int = 0,
     ) -> LoopRun:
-        is_runner = isinstance(model, Runner)
-        runner = model if is_runner else a_runner(model, pages=pages, page_tokens=page_tokens)
+        sizes = {"pages": pages, "page_tokens": page_tokens, "offload_pages": offload_pages}
+        runner = model if isinstance(model, Runner) else a_runner(model, **sizes)
         host = HostTier(host_pages, RestoreCosts(page_copy_s=0.0, token_s=1.0))
         memory = KvMemory(PagePool(pages, page_tokens), host, sharing=sharing, pin_share=pin_share)
-        runs.append(LoopRun(runner, memory, step_tokens, max_running, grammars))
+        runs.append(LoopRun(runner, memory, step_tokens, max_running, grammars, offload_pages))
         runs[-1].loop.start()
         return runs[-1]
 

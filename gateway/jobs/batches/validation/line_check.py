@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.errors import (
+    InvalidRequest,
     LmaasError,
     OverLimit,
     RequestTooLarge,
@@ -149,6 +150,12 @@ class LineCheck:
         work_us = VALUE_US * values + len(body) // BYTES_PER_US
         read = partial(self._endpoint.read, body, self._caller, self._service.model)
         request = await self._service.workers.finish(self._caller.tenant_id.hex, work_us, read)
+        if request.memory != "device":
+            raise InvalidRequest(
+                f"memory is {request.memory!r}; lines of a batch have theirs on the device: leave "
+                "it out",
+                param="memory",
+            )
         while True:
             try:
                 return await self._service.prepare(request)

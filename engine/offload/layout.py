@@ -1,0 +1,59 @@
+"""What of a sequence's keys and values is on the device, and what in host memory."""
+
+from typing import Final, NamedTuple
+
+import torch
+
+from engine.kv.store import KvShape
+
+RESIDENT_LAYERS: Final = 2  # the first layers attend to too many tokens to leave any out (§4.3)
+PARTIAL_SHARE: Final = 0.3  # of a key's dimensions, after the rotation that sorts them (§5.2)
+FETCH_SHARE: Final = 0.2  # of a sequence's tokens that a step fetches at most (§5.3)
+MIN_FETCHED: Final = 64  # tokens; a sequence of fewer is fetched whole
+
+
+class OffloadLayout(NamedTuple):
+    """The sizes of a model's offloaded keys and values; a page holds `page_tokens` tokens."""
+
+    shape: KvShape
+    page_tokens: int
+    dtype: torch.dtype
+    device: torch.device
+    partial_dims: int = 0  # of each key, for the prediction of what matters; 0: no prediction
+
+    @property
+    def resident_layers(self) -> int:
+        """The number of layers that stay on the device."""
+        return min(RESIDENT_LAYERS, self.shape.layers - 1)
+
+    @property
+    def host_layers(self) -> int:
+        """The number of layers in host memory."""
+        return self.shape.layers - self.resident_layers
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a token's key and value of one head in one layer."""
+        return 2 * self.shape.head_dim * self.dtype.itemsize
+
+    @property
+    def host_page_bytes(self) -> int:
+        """Bytes of a page in host memory, over its layers."""
+        return self.host_layers * self.shape.kv_heads * self.page_tokens * self.row_bytes
+
+    @property
+    def device_page_bytes(self) -> int:
+        """Bytes that a page takes on the device: its first layers, and its partial keys."""
+        rows = self.shape.kv_heads * self.page_tokens
+        partial = self.host_layers * self.partial_dims * self.dtype.itemsize
+        return rows * (self.resident_layers * self.row_bytes + partial)
+
+
+def partial_dims(head_dim: int) -> int:
+    """The number of dimensions of a key that predict its score."""
+    return max(1, round(PARTIAL_SHARE * head_dim))
+
+
+def fetched_tokens(tokens: int) -> int:
+    """How many of a sequence's tokens a speculative step fetches for each head of a layer."""
+    return min(tokens, max(MIN_FETCHED, int(FETCH_SHARE * tokens)))
