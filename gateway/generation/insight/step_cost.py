@@ -1,33 +1,24 @@
 """The cost of the engine's steps, learned while it serves."""
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import Struct
 
 from engine.protocol import Step, StepWork
 from gateway.scheduling.learned_cost import LearnedCost
+from gateway.scheduling.waits.snapshot import StepTime
 
 MIN_STEPS: Final = 200  # fewer say little about an engine
 
 
-class StepCoefficients(NamedTuple):
-    """Seconds of a step, and per prompt token, per KV token it reads, and so on in decoding."""
-
-    step_s: float
-    prompt_token_s: float
-    prompt_read_s: float
-    sequence_s: float
-    kv_token_s: float
-
-
-PRIOR: Final = StepCoefficients(1e-2, 1e-4, 1e-7, 1e-3, 1e-6)  # of no particular engine
+PRIOR: Final = StepTime(1e-2, 1e-4, 1e-7, 1e-3, 1e-6)  # of no particular engine
 PRIOR_STEPS: Final = 0.1  # weight of the prior's proportions, in steps, against noise
 
 
 class LearnedStepCost(Struct, frozen=True):
     """The cost of `steps` steps. `error` is the mean relative error of their modelled times."""
 
-    coefficients: StepCoefficients
+    coefficients: StepTime
     steps: int
     error: float
 
@@ -65,10 +56,10 @@ class StepCostLearner:
         if steps < MIN_STEPS:
             return None
         scale = self._total_s / self._learned.estimate(self._total_amounts)
-        coefficients = StepCoefficients(*(scale * each for each in self._learned.coefficients))
+        coefficients = StepTime(*(scale * each for each in self._learned.coefficients))
         return LearnedStepCost(coefficients, steps, self._total_error / steps)
 
 
 def _amounts(work: StepWork) -> tuple[float, float, float, float, float]:
-    """The work in the order of `StepCoefficients`."""
+    """The work in the order of `StepTime`."""
     return 1.0, work.prompt_tokens, work.prompt_reads, work.sequences, work.kv_tokens

@@ -5,9 +5,10 @@ from random import Random
 import pytest
 
 from engine.protocol import KvState, Step, StepWork
-from gateway.generation.insight.step_cost import MIN_STEPS, StepCoefficients, StepCostLearner
+from gateway.generation.insight.step_cost import MIN_STEPS, StepCostLearner
+from gateway.scheduling.waits.snapshot import StepTime
 
-ENGINE = StepCoefficients(4e-3, 2e-4, 3e-8, 5e-4, 2e-7)
+ENGINE = StepTime(4e-3, 2e-4, 3e-8, 5e-4, 2e-7)
 
 
 def some_work(random: Random) -> StepWork:
@@ -21,7 +22,7 @@ def some_work(random: Random) -> StepWork:
     )
 
 
-def seconds(engine: StepCoefficients, work: StepWork) -> float:
+def seconds(engine: StepTime, work: StepWork) -> float:
     amounts = 1.0, work.prompt_tokens, work.prompt_reads, work.sequences, work.kv_tokens
     return sum(c * a for c, a in zip(engine, amounts, strict=True))
 
