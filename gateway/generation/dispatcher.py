@@ -14,6 +14,7 @@ from gateway.errors import ContextLengthExceeded, LmaasError, Unavailable
 from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.engine_session import EngineSession, mode_of
 from gateway.generation.insight.estimates import expected_remainders
+from gateway.generation.insight.queue_waits import QueueWaits
 from gateway.generation.insight.shedding import shedding_error
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
@@ -49,6 +50,7 @@ class Dispatcher:
         pins: PrefixPins,
         load: QueueLoad,
         positions: QueuePositions,
+        waits: QueueWaits,
         sources: DispatchSources,
         metrics: GatewayMetrics,
         origin: Origin,
@@ -62,6 +64,7 @@ class Dispatcher:
         self._pins = pins
         self._load = load
         self._positions = positions
+        self._waits = waits
         self._sources = sources
         self._metrics = metrics
         self._batches = map(f"{origin.gateway_id.hex[:12]}-{{}}".format, count(1))
@@ -81,8 +84,16 @@ class Dispatcher:
         else:
             self._pins.add(state)
         self._loop.arrive(state.to_queued())
+        if state.lane == "interactive":
+            self._expect(state)
         self.decide_soon()
         self._schedule_check()
+
+    def _expect(self, state: RequestState) -> None:
+        """Note when a queued request is expected to start and to end."""
+        self._waits.arrived(state)
+        start_s = state.trace.expected_start_s
+        state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
 
     def revise(self, state: RequestState, prediction: Prediction) -> None:
         """Take up another prediction, with all others that come before the next decision.
@@ -199,6 +210,7 @@ class Dispatcher:
 
     def _decide(self) -> None:
         self._deciding = False
+        self._waits.decided()
         self._take_up_revisions()
         self._shed()
         for _ in range(MAX_DISPATCHES_PER_TURN):
@@ -227,6 +239,8 @@ class Dispatcher:
             self._loop.revise(
                 [state.to_queued() for state in waiting], [state.to_queued() for state in running]
             )
+        for state in waiting:
+            self._waits.revised(state)
         if running and self._session.connected:
             self._session.revise(expected_remainders(running), {})
 
@@ -266,6 +280,8 @@ class Dispatcher:
                 kv_free_pages=kv.free if kv else None,
             )
             self._sources.dispatched(state, now_s)
+            if state.lane == "interactive":
+                self._waits.started(state, now_s)
         self._settlement.started(starting)
         self._table.running.update({state.sequence_id: state for state in states})
         self._preemption.starting(states)
@@ -328,6 +344,7 @@ class Dispatcher:
         self._load.remove(state.id.hex)
         if not state.queued_again:
             self._positions.withdraw(state.id.hex)
+            self._waits.left(state)
 
     def _schedule_check(self) -> None:
         """Check the queue for expired requests at an interval, also without engine events."""
@@ -348,4 +365,5 @@ class Dispatcher:
             if request.lane == "interactive":
                 self._load.remove(request.id)
                 self._positions.withdraw(request.id)
+                self._waits.left(state)
             self._settlement.end(state, "cancelled", shedding_error(state, now_s))

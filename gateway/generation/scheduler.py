@@ -16,6 +16,7 @@ from gateway.generation.engine_session import OUTAGE_S, EngineSession, mode_of
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
 from gateway.generation.insight.queue_view import QueuePage, read_queue, share_waited_for
+from gateway.generation.insight.queue_waits import QueueWaits
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
@@ -43,7 +44,7 @@ class Scheduler:
 
     `engine` is the engine session, `table` holds the requests that have not ended, `load` bounds
     what is queued, `holds` keeps limits on use, `pins` are the prefixes of jobs' groups, `sources`
-    which predictions starts went by.
+    which predictions starts went by, `waits` expects when requests start and end.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Scheduler:
         self._loop = loop = ControlLoop(self._policy(policy))
         self.engine = EngineSession(engine, mode_of(loop.policy), clock(), outage_s)
         self._positions = positions = QueuePositions()
+        self.waits = QueueWaits(loop, self.table, self.engine, self._step_cost, clock)
         self.sources = DispatchSources(learner)
         self.metrics.count_predictions(self.sources.counts)
         self.pins = PrefixPins(loop, self.engine, self.metrics)
@@ -101,6 +103,7 @@ class Scheduler:
             self.pins,
             self.load,
             positions,
+            self.waits,
             self.sources,
             self.metrics,
             self._origin,
@@ -239,6 +242,7 @@ class Scheduler:
             self.table,
             self.engine,
             self.policy,
+            self.waits,
             now_s=self._clock(),
             limit=limit,
             offset=offset,
