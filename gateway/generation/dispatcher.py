@@ -366,4 +366,5 @@ class Dispatcher:
                 self._load.remove(request.id)
                 self._positions.withdraw(request.id)
                 self._waits.left(state)
-            self._settlement.end(state, "cancelled", shedding_error(state, now_s))
+            again = self._waits.of_new(request) if request.lane == "interactive" else None
+            self._settlement.end(state, "cancelled", shedding_error(state, now_s, again))

@@ -15,6 +15,7 @@ from gateway.generation.engine_events import EngineEvents
 from gateway.generation.engine_session import OUTAGE_S, EngineSession, mode_of
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
+from gateway.generation.insight.progress import RequestProgress, progress_of
 from gateway.generation.insight.queue_view import QueuePage, read_queue, share_waited_for
 from gateway.generation.insight.queue_waits import QueueWaits
 from gateway.generation.insight.step_cost import StepCostLearner
@@ -34,6 +35,8 @@ from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.control_loop import ControlLoop, Fallback
 from gateway.scheduling.policy import POLICY_NAMES, Options, Policy, PolicyName, build_policy
+from gateway.scheduling.requests import QueuedRequest
+from gateway.scheduling.waits.estimator import Outlook
 from models.base import new_id
 
 log = structlog.get_logger()
@@ -248,6 +251,31 @@ class Scheduler:
             offset=offset,
             tenant=tenant,
         )
+
+    def comment(self, state: RequestState) -> str | None:
+        """The place of a waiting request, and when it is expected to start; None once it runs."""
+        if state.dispatched_s is not None or state.done:
+            return None
+        outlook = self.waits.outlook(state, self._clock())
+        if outlook is None or not self.engine.accepting:
+            return "waiting"
+        start = outlook.start
+        return (
+            f"waiting, place {outlook.place}, expected to start in {start.p50:.1f} s "
+            f"({start.p10:.1f} to {start.p90:.1f} s)"
+        )
+
+    def progress(self, request_id: UUID, tenant_id: UUID) -> RequestProgress | None:
+        """A request of this tenant that waits or runs here; None if there is none."""
+        state = self.table.find(request_id)
+        if state is None or state.request.caller.tenant_id != tenant_id:
+            return None
+        explained = self._explained(state)
+        return progress_of(state, explained, self.waits, self.engine, self._clock())
+
+    def expected_of(self, request: QueuedRequest) -> Outlook | None:
+        """When a request would start and end that were queued now; None while none starts."""
+        return self.waits.of_new(request) if self.engine.accepting else None
 
     async def explain(self, request_id: UUID, history: RequestHistory) -> Explanation:
         """Explain a request of this gateway, or one that ended on any gateway. NotFound."""

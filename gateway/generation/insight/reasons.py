@@ -90,7 +90,7 @@ def _circumstances(facts: WaitFacts) -> Iterator[str]:
         lost_s = facts.times.preempted_s if facts.times is not None else 0.0
         lasted = f", {lost_s:.2f} s in all," if lost_s else ""
         yield f"while it ran it was suspended {times}{lasted} because memory had run out"
-    if facts.started and facts.times is not None:
+    if facts.state != "waiting" and facts.started and facts.times is not None:
         yield (
             f"its prompt took {facts.times.prefill_s:.2f} s, and its answer "
             f"{facts.times.running_s:.2f} s next to others"

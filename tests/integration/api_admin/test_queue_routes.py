@@ -135,8 +135,8 @@ async def test_ended_request_is_explained_from_history(
     assert shown["passes"] == {"urgent": 0, "other_tenant": 0, "shorter": 0, "other": 0}
     assert shown["why"] == (
         "It waited 2.00 s: 3 requests waited when it came; the order was that of arrival; while it "
-        "ran it was suspended once, 1.00 s in all, because memory had run out; its prompt took 0.50 s, "
-        "and its answer 2.50 s next to others."
+        "ran it was suspended once, 1.00 s in all, because memory had run out; its prompt took "
+        "0.50 s, and its answer 2.50 s next to others."
     )
     assert sum(shown["times"].values()) == pytest.approx(shown["response_s"])
 
