@@ -126,6 +126,7 @@ class RequestState:
         self.prefix: SharedPrefix | None = None  # set at arrival, see `PrefixPins`
         self.queued_request: QueuedRequest | None = None  # set while queued
         self.trace = SchedulingTrace()
+        self.expected_band_s: tuple[float, float] | None = None  # of its start, while it waits
         self.queued_step = 0  # steps of the engine when it was queued
         # A job's line keeps its id when it runs again, and an engine runs no sequence twice.
         self._run = (
@@ -211,8 +212,9 @@ class RequestState:
             expected_finish_s=position.expected_finish_s,
         )
 
-    def expect(self, start_s: float) -> None:
-        """Note when it is expected to start, in seconds from its arrival."""
+    def expect(self, start_s: float, band_s: tuple[float, float] | None = None) -> None:
+        """Note when it is expected to start, in seconds from its arrival, and the band."""
+        self.expected_band_s = band_s
         self.trace = replace(self.trace, expected_start_s=start_s)
 
     def expect_finish(self, seconds: float | None) -> None:

@@ -218,14 +218,16 @@ class GenerationService:
         if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load
-        load.check(tenant, request.choices, request.choices)  # before its text costs anything
+        name = request.caller.api_key_id, request.prompt, request.user_input
+        load.check(tenant, request.choices, request.choices, name)  # before its text costs anything
         encoded, question = await self._read(request)
         if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         opened = self._predictor.predict(question)
         prepared = _prepared(request, encoded, opened)
         tokens = predicted_tokens(prepared.prompt, prepared.prediction)
-        load.check(tenant, request.choices, request.choices * tokens)
+        load.check(tenant, request.choices, request.choices * tokens, name)
+        load.appointments.keep(name)
         if request.ceiling is not None:
             await self._check_ceiling(request, request.ceiling, prepared)
         hold = await self._hold(request, prepared)

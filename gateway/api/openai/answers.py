@@ -32,6 +32,7 @@ LARGE_BODY: Final = 1 << 20  # bytes; a larger one is sent in pieces
 BODY_PIECE: Final = 256 << 10
 CALL_US: Final = 4  # the same, to find calls in it
 EXPECTED_WAIT: Final = "x-lmaas-expected-wait-ms"
+EXPECTED_BAND: Final = "x-lmaas-expected-wait-band-ms"
 CANDIDATE_US: Final = 6  # the same, to build and encode one of its candidates
 
 
@@ -185,6 +186,8 @@ def _headers(state: RequestState, request: Request[Any, Any, Any]) -> dict[str, 
     }
     start_s = state.trace.expected_start_s
     wait = {} if start_s is None else {EXPECTED_WAIT: str(round(start_s * 1000))}
+    if state.expected_band_s is not None:
+        wait[EXPECTED_BAND] = ", ".join(str(round(each * 1000)) for each in state.expected_band_s)
     ended = {LIMIT: state.limited_by} if state.limited_by else {}
     limits = {**hold_headers(state.hold), **ended}
     return {**predicted, **wait, **batch, **limits, **ignored_header(request)}

@@ -73,7 +73,8 @@ class QueueWaits:
         now_s = self._clock()
         self._arrived_in[request.id] = self._decisions
         band = self.estimator.arrive(request, self._rank_of(request.id, now_s), now_s)
-        state.expect(band.p50 + now_s - state.arrived_s)
+        before_s = now_s - state.arrived_s
+        state.expect(band.p50 + before_s, (band.p10 + before_s, band.p90 + before_s))
         self._keep_current()
 
     def started(self, state: RequestState, now_s: float) -> None:
@@ -157,10 +158,10 @@ class QueueWaits:
         return self.estimator.begin(now_s, snapshot)
 
     def _step_time(self) -> StepTime:
-        """The learned cost of steps; before it is known, the newest step's time."""
-        learned, step = self._step_cost.cost, self._session.step
+        """The learned cost of steps at their recent pace; before that, the newest step's time."""
+        learned, step = self._step_cost.recent, self._session.step
         if learned is not None:
-            return learned.coefficients
+            return learned
         return StepTime(0.01 if step is None else step.took_s, 0.0, 0.0, 0.0, 0.0)
 
 

@@ -12,6 +12,7 @@ MIN_STEPS: Final = 200  # fewer say little about an engine
 
 
 PRIOR: Final = StepTime(1e-2, 1e-4, 1e-7, 1e-3, 1e-6)  # of no particular engine
+RECENT_DECAY: Final = 0.99  # of a step's weight in recent times, per later step
 PRIOR_STEPS: Final = 0.1  # weight of the prior's proportions, in steps, against noise
 
 
@@ -35,6 +36,8 @@ class StepCostLearner:
         self._total_amounts = [0.0] * len(PRIOR)
         self._total_s = 0.0
         self._total_error = 0.0
+        self._recent_amounts = [0.0] * len(PRIOR)
+        self._recent_s = 0.0
 
     def observe(self, step: Step) -> None:
         """Learn from a step."""
@@ -45,9 +48,24 @@ class StepCostLearner:
         counted_s = self._learned.observe(amounts, step.took_s)
         if counted_s is None:
             return
+        self._recent_s = RECENT_DECAY * self._recent_s + counted_s
+        self._recent_amounts = [
+            RECENT_DECAY * a + b for a, b in zip(self._recent_amounts, amounts, strict=True)
+        ]
         self._total_s += counted_s
         self._total_error += abs(estimate_s / counted_s - 1)
         self._total_amounts = [a + b for a, b in zip(self._total_amounts, amounts, strict=True)]
+
+    @property
+    def recent(self) -> StepTime | None:
+        """The cost, scaled to the time of recent steps; None before `MIN_STEPS` steps.
+
+        The speed of a machine with other work varies.
+        """
+        if self._learned.outcomes < MIN_STEPS:
+            return None
+        scale = self._recent_s / self._learned.estimate(self._recent_amounts)
+        return StepTime(*(scale * each for each in self._learned.coefficients))
 
     @property
     def cost(self) -> LearnedStepCost | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from msgspec import Struct
@@ -68,13 +68,15 @@ class QueueLoad:
         """The context of the engine, which some defaults follow from."""
         self._bounds = self._configured.resolved(context_tokens)
 
-    def check(self, tenant: str, requests: int, tokens: int) -> None:
+    def check(self, tenant: str, requests: int, tokens: int, name: Hashable | None = None) -> None:
         """TenantQueueFull or QueueFull if these further requests exceed a bound.
 
-        Room that is kept for refused requests counts as taken, unless it is kept for these.
+        Room that is kept for refused requests counts as taken, unless it is kept for these: `name`
+        is what they have in common with their retries, by default the tenant.
         """
         bounds, queued = self._bounds, self._tenants.get(tenant, Load())
-        due = self.appointments.is_due(tenant, self._clock())
+        name = tenant if name is None else name
+        due = self.appointments.is_due(name, self._clock())
         own, every = self.appointments.of(tenant), self.appointments.total
         if requests > bounds.tenant_requests or tokens > bounds.tenant_tokens:
             raise TenantQueueFull(
@@ -84,7 +86,7 @@ class QueueLoad:
             )
         tenant_bound = Load(bounds.tenant_requests, bounds.tenant_tokens)
         if not queued.leaves(requests, tokens, tenant_bound, NO_LOAD if due else own):
-            wait_s = self._appoint(tenant, requests, tokens, queued, tenant_bound)
+            wait_s = self._appoint(name, tenant, requests, tokens, queued, tenant_bound)
             raise TenantQueueFull(
                 f"{_described(queued)} of this tenant are queued; the limits are "
                 f"{bounds.tenant_requests} answers and {bounds.tenant_tokens} tokens",
@@ -93,7 +95,7 @@ class QueueLoad:
             )
         bound = Load(bounds.requests, bounds.tokens)
         if not self.total.leaves(requests, tokens, bound, NO_LOAD if due else every):
-            wait_s = self._appoint(tenant, requests, tokens, self.total, bound)
+            wait_s = self._appoint(name, tenant, requests, tokens, self.total, bound)
             raise QueueFull(
                 f"{_described(self.total)} are queued; the limits are {bounds.requests} answers "
                 f"and {bounds.tokens} tokens",
@@ -102,7 +104,13 @@ class QueueLoad:
             )
 
     def _appoint(
-        self, tenant: str, requests: int, tokens: int, queued: "Load", bound: "Load"
+        self,
+        name: Hashable,
+        tenant: str,
+        requests: int,
+        tokens: int,
+        queued: "Load",
+        bound: "Load",
     ) -> float:
         """Seconds until there is room for these requests, which is kept if a client comes back.
 
@@ -129,7 +137,7 @@ class QueueLoad:
             now_s = self._clock()
             wait_s = whole_seconds(
                 self.appointments.make(
-                    tenant, requests, tokens, now_s + wait_s, of_node=queued is self.total
+                    name, tenant, requests, tokens, now_s + wait_s, of_node=queued is self.total
                 )
                 - now_s
             )
@@ -137,8 +145,6 @@ class QueueLoad:
 
     def add(self, request_id: str, tenant: str, tokens: int) -> None:
         """A request was queued, of this many tokens."""
-        if self.appointments.is_due(tenant, self._clock()):
-            self.appointments.keep(tenant)
         self._queued[request_id] = tenant, tokens
         self._tenants[tenant].add(1, tokens)
         self.total.add(1, tokens)

@@ -21,7 +21,7 @@ WINDOW: Final = 256  # newest errors of a stratum
 LEVELS: Final = (0.1, 0.5, 0.9)
 LEVEL_STEP: Final = 0.01  # of a level, for an outcome
 MIN_LEVEL: Final = 0.01
-PRIOR_ERRORS: Final = (-1.5, -0.9, -0.5, -0.2, 0.2, 0.5, 0.9, 1.5)
+PRIOR_ERRORS: Final = (-1.2, -0.7, -0.4, -0.15, 0.15, 0.4, 0.7, 1.2)  # before outcomes
 REFRESH: Final = 8  # outcomes between two readings of a window
 MIN_ERRORS: Final = 24  # below this a stratum borrows those of all
 EDGES: Final = (1.5, 4.0, 12.0, 40.0, 120.0)  # of strata, in expected waits over gaps
@@ -97,7 +97,7 @@ class _Stratum:
     def quantiles(self) -> tuple[float, float, float]:
         """The errors at the levels; the prior's count as long as there are few."""
         if self._at is None or self._since >= min(REFRESH, 1 + self.outcomes // 8):
-            prior = PRIOR_ERRORS if self.outcomes < 4 * len(PRIOR_ERRORS) else ()
+            prior = PRIOR_ERRORS if self.outcomes < 2 * len(PRIOR_ERRORS) else ()
             found = np.sort(np.array([*self.errors, *prior]))
             ranks = [_rank(level, len(found)) for level in self.levels]
             low, middle, high = found[ranks].tolist()

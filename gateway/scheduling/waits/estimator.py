@@ -205,7 +205,7 @@ class WaitEstimator:
         return Outlook(found.place, band.later(passed_s), finish.later(passed_s))
 
     def _gap_s(self, forecast: Forecast) -> float:
-        return forecast.gap_s or self._mean_gap_s()
+        return self._mean_gap_s() or forecast.gap_s
 
     def _mean_gap_s(self) -> float:
         return sum(self._gaps_s) / len(self._gaps_s) if self._gaps_s else 0.0

@@ -34,6 +34,7 @@ class EndlessAnswer:
     hold = None
     limited_by = None
     trace = SchedulingTrace()
+    expected_band_s = None
     tokens = (1,)
     arrived_at = datetime.now(UTC)
     prediction = SimpleNamespace(median=3.0, label="app")

@@ -94,6 +94,7 @@ def test_room_is_kept_for_a_refused_request_until_its_time() -> None:
         load.check("d", 1, 10)
     now_s = 2.0
     load.check("c", 1, 10)
+    load.appointments.keep("c")
     load.add("3", "c", 10)
     assert load.appointments.of("c").requests == 0
     with pytest.raises(QueueFull):

@@ -75,3 +75,18 @@ def test_counts_that_grow_together_share_the_cost_as_in_any_engine() -> None:
     found = learner.cost
     assert found is not None
     assert found.coefficients.sequence_s > 100 * found.coefficients.kv_token_s
+
+
+def test_recent_cost_follows_the_pace() -> None:
+    random, learner = Random(4), StepCostLearner()
+    for slower in (1.0, 2.0):
+        for _ in range(600):
+            work = some_work(random)
+            learner.observe(a_step(work, slower * seconds(ENGINE, work)))
+    recent, lasting = learner.recent, learner.cost
+    assert recent is not None
+    assert lasting is not None
+    works = [some_work(random) for _ in range(300)]
+    now_s = 2 * sum(seconds(ENGINE, work) for work in works)
+    assert sum(seconds(recent, work) for work in works) == pytest.approx(now_s, rel=0.1)
+    assert sum(seconds(lasting.coefficients, work) for work in works) < 0.9 * now_s

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gateway.scheduling.waits.arrivals import RecentArrivals
 from gateway.scheduling.waits.estimator import WaitEstimator, used_room
 from tests.unit.scheduling.waits.conftest import queued, running, snapshot
 
@@ -63,3 +64,15 @@ def test_the_same_events_give_the_same_bands() -> None:
 
     assert band() == band()
     assert np.isfinite(list(band())).all()  # type: ignore[call-overload]
+
+
+def test_a_burst_is_no_lasting_rate() -> None:
+    arrivals = RecentArrivals()
+    for number in range(40):
+        arrivals.add(queued(str(number), 5), 0.0, number * 0.5)
+    assert arrivals.rate(20.0) == pytest.approx(2.0, rel=0.15)
+    for number in range(500):
+        arrivals.add(queued(str(number), 5), 0.0, 20.5)
+    assert arrivals.rate(21.0) == pytest.approx(2.0, rel=0.3)
+    assert arrivals.rate(60.0) == 0.0
+    assert RecentArrivals().rate(1.0) == 0.0
