@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from msgspec import Struct
 
-WINDOW: Final = 256  # newest errors of a stratum
+WINDOW: Final = 128  # newest errors of a stratum
 LEVELS: Final = (0.1, 0.5, 0.9)
 LEVEL_STEP: Final = 0.01  # of a level, for an outcome
 MIN_LEVEL: Final = 0.01

@@ -8,7 +8,7 @@ Requests that arrive in between are placed into the newest forecast.
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
-from math import hypot
+from math import hypot, inf
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -98,7 +98,8 @@ class WaitEstimator:
         self._forecast: Forecast | None = None
         self._room: float | None = None
         self._waiting: dict[str, _Waiting] = {}
-        self._since: dict[str, list[float]] = {}  # ranks of later arrivals, negated, by tenant
+        # Later arrivals by tenant: rank, negated, and how long each occupies the engine.
+        self._since: dict[str, list[tuple[float, float]]] = {}
         self._gaps_s: deque[float] = deque(maxlen=STARTS)
         self._last_start_s: float | None = None
         self._runs = 0
@@ -151,7 +152,8 @@ class WaitEstimator:
         expected = self.expected_of_new(request.tenant, rank, now_s)
         band = self.at_arrival.band(expected)
         self._waiting[request.id] = _Waiting(request, now_s, expected, band, [])
-        insort(self._since.setdefault(request.tenant, []), -rank)
+        occupied_s = self._forecast.occupied_s(request) if self._forecast else 0.0
+        insort(self._since.setdefault(request.tenant, []), (-rank, occupied_s))
         self.arrivals.add(request, rank, now_s)
         return band
 
@@ -162,9 +164,9 @@ class WaitEstimator:
             return expectation(len(self._waiting) * self._mean_gap_s(), self._mean_gap_s())
         gap_s = self._gap_s(forecast)
         start_s = forecast.start_of_new(tenant, rank) - (now_s - forecast.now_s)
-        since = self._since.get(tenant)
-        before = bisect_left(since, -rank) if since else 0
-        return expectation(max(start_s, 0.0) + before * gap_s, gap_s)
+        since = self._since.get(tenant, [])
+        before_s = sum(each for _, each in since[: bisect_left(since, (-rank, inf))])
+        return expectation(max(start_s, 0.0) + before_s, gap_s)
 
     def band_of_new(self, tenant: str, rank: float, now_s: float) -> WaitBand:
         """The expected wait of a request that would arrive now."""

@@ -53,7 +53,8 @@ class Expectation(NamedTuple):
 class Forecast(Struct, frozen=True):
     """The outcome of all passes: by request, and the traces by which new arrivals are placed.
 
-    `step_s` is the time of a step at present, `gap_s` the mean time between starts.
+    `step_s` is the time of a step at present, `gap_s` the mean time between starts. The engine has
+    `room_tokens` of KV memory for `most_running` sequences.
     """
 
     now_s: float
@@ -62,7 +63,13 @@ class Forecast(Struct, frozen=True):
     ends_s: list[float]
     step_s: float
     gap_s: float
-    waiting: int
+    room_tokens: float
+    most_running: int
+
+    def occupied_s(self, request: QueuedRequest) -> float:
+        """How long a request with its median length takes up the whole engine, as it were."""
+        share = mean_held(request.prompt_tokens, request.median) / max(self.room_tokens, 1.0)
+        return request.median * self.step_s * max(share, 1 / self.most_running)
 
     def start_of_new(self, tenant: str, rank: float) -> float:
         """Seconds from the snapshot to the start of a request that arrives at it, the mean."""
@@ -115,7 +122,8 @@ def run_forward(
         [each.clock for each in passes],
         passes[0].first_step_s,
         sum(gaps) / len(gaps) if gaps else 0.0,
-        len(waiting),
+        room_tokens,
+        snapshot.most_running,
     )
 
 

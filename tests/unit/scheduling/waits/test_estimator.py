@@ -34,7 +34,7 @@ def test_requests_since_the_forecast_are_counted_by_their_rank() -> None:
     before = estimator.expected_of_new("t", -10.0, 0.0).wait_s
     for number in range(10, 13):
         estimator.arrive(queued(str(number), 10), 0.5, 0.0)
-    assert estimator.expected_of_new("t", -10.0, 0.0).wait_s > before + 2
+    assert estimator.expected_of_new("t", -10.0, 0.0).wait_s == pytest.approx(before + 3.0)
     assert estimator.expected_of_new("t", 1.0, 0.0).wait_s == pytest.approx(1.0, rel=0.3)
 
 
