@@ -24,7 +24,7 @@ from gateway.scheduling.waits.arrivals import Arrival
 from gateway.scheduling.waits.snapshot import QueueSnapshot
 
 LEVELS: Final = (np.arange(8) + 0.5) / 8  # of the length distributions that passes draw from
-PASS_REQUESTS: Final = 2_000  # that all passes together take up, as far as passes are few
+PASS_REQUESTS: Final = 1_000  # that all passes together take up, as far as passes are few
 MAX_PASSES: Final = 8
 EVENTS_PER_REQUEST: Final = 6  # after which a pass ends
 MIN_EVENTS: Final = 500
@@ -97,8 +97,8 @@ def run_forward(
     `arrivals` are recent ones, `rate_s` is their number a second.
     """
     waiting = [each.request for each in snapshot.queue.requests]
-    drawn = _Drawn.of(snapshot.running, [*waiting, *(each.request for each in arrivals)])
-    pause()
+    requests = [*waiting, *(each.request for each in arrivals)]
+    drawn = _Drawn.of(snapshot.running, requests, pause)
     count = passes_of(len(waiting) + len(snapshot.running))
     passes = [
         _Pass(snapshot, arrivals, rate_s, room_tokens, drawn, rng, pause) for _ in range(count)
@@ -142,9 +142,19 @@ class _Drawn(NamedTuple):
     lengths: Floats  # (levels, requests)
 
     @classmethod
-    def of(cls, running: Sequence[RunningSequence], requests: Sequence[QueuedRequest]) -> "_Drawn":
-        known = LengthDistributions.of([*running, *(each.started() for each in requests)])
-        drawn = np.array([known.remaining_quantile(float(level)) for level in LEVELS])
+    def of(
+        cls,
+        running: Sequence[RunningSequence],
+        requests: Sequence[QueuedRequest],
+        pause: Callable[[], None],
+    ) -> "_Drawn":
+        sequences = [*running, *(each.started() for each in requests)]
+        pause()
+        known = LengthDistributions.of(sequences)
+        drawn = np.empty((len(LEVELS), len(sequences)))
+        for number, level in enumerate(LEVELS):
+            pause()
+            drawn[number] = known.remaining_quantile(float(level))
         return cls(drawn[:, : len(running)], drawn[:, len(running) :])
 
 
