@@ -24,8 +24,8 @@ APPS: Final = {"short": 0.3, "middle": 1.0, "long": 2.5}  # lengths over the pla
 MOST_TOKENS: Final = 640
 LEARNED: Final = 24  # answers of each app before
 AT_ONCE: Final = 100  # to measure the saturated throughput
-REQUESTS: Final = 700
-RETRIED_REQUESTS: Final = 300
+REQUESTS: Final = 450
+RETRIED_REQUESTS: Final = 160
 QUICK: Final = 4  # times fewer
 LOAD: Final = 1.05
 RETRIED_LOAD: Final = 1.3
@@ -54,23 +54,26 @@ class LiveWaits(Struct, frozen=True):
     unexplained: float
 
 
-def measured_waits(name: str, *, quick: bool) -> LiveWaits:
-    """Expected and actual waits at the saturated rate."""
+def saturated_rate_s(name: str) -> float:
+    """Requests a second that the engine sustains, on a gateway of its own."""
+    with GatewayProcess(name, **SETTINGS) as gateway:
+        return _saturated_s(gateway, _taught(gateway))
+
+
+def measured_waits(name: str, rate_s: float, *, quick: bool) -> LiveWaits:
+    """Expected and actual waits; `rate_s` is the saturated rate."""
     with GatewayProcess(name, **SETTINGS) as gateway:
         tenant = _taught(gateway)
         count = REQUESTS // QUICK if quick else REQUESTS
-        rate_s = LOAD * _saturated_s(gateway, tenant)
-        return asyncio.run(_measure(gateway, _bodies(tenant, count, rate_s)))
+        return asyncio.run(_measure(gateway, _bodies(tenant, count, LOAD * rate_s)))
 
 
-def measured_retries(name: str, *, quick: bool) -> Retries:
+def measured_retries(name: str, rate_s: float, *, quick: bool) -> Retries:
     """Retries at the time that a refusal gives, while more arrives than the engine sustains."""
-    with GatewayProcess(name, **SETTINGS) as gateway:
-        rate_s = RETRIED_LOAD * _saturated_s(gateway, _taught(gateway))
     with GatewayProcess(name, **SETTINGS, **BOUNDED) as gateway:
         tenant = _taught(gateway)
         count = RETRIED_REQUESTS // QUICK if quick else RETRIED_REQUESTS
-        return asyncio.run(_retry(gateway, _bodies(tenant, count, rate_s)))
+        return asyncio.run(_retry(gateway, _bodies(tenant, count, RETRIED_LOAD * rate_s)))
 
 
 def _taught(gateway: GatewayProcess) -> Tenant:

@@ -6,7 +6,13 @@ from typing import Final
 
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.w1.judgement import NAIVE, OURS, Judgement
-from benchmarks.w1.live_run import LiveWaits, Retries, measured_retries, measured_waits
+from benchmarks.w1.live_run import (
+    LiveWaits,
+    Retries,
+    measured_retries,
+    measured_waits,
+    saturated_rate_s,
+)
 from benchmarks.w1.replay_cells import Cell, cells
 from gateway.replay.cost.model import EngineModel
 
@@ -34,9 +40,11 @@ def run(engine: EngineModel, parts: Sequence[str], *, quick: bool, jobs: int) ->
         targets += list(_targets("replay", [each.judged for each in found]))
         report.write(rows, targets)
     if "live" in parts:
-        waits = measured_waits(FIGURE, quick=quick)
+        rate_s = saturated_rate_s(FIGURE)
+        report.say(f"saturated: {rate_s:.2f} requests/s")
+        waits = measured_waits(FIGURE, rate_s, quick=quick)
         report.say(_line("live", waits.judged))
-        retries = measured_retries(FIGURE, quick=quick)
+        retries = measured_retries(FIGURE, rate_s, quick=quick)
         report.say(f"{retries.accepted} of {retries.refused} retries were accepted")
         rows += list(live_rows(waits, retries))
         targets += [*_targets("live", [waits.judged]), *live_targets(waits, retries)]

@@ -17,13 +17,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from msgspec import Struct
 
-WINDOW: Final = 128  # newest errors of a stratum
+WINDOW: Final = 64  # newest errors of a stratum
 LEVELS: Final = (0.1, 0.5, 0.9)
-LEVEL_STEP: Final = 0.01  # of a level, for an outcome
-MIN_LEVEL: Final = 0.01
+LEVEL_STEP: Final = 0.02  # of a level, for an outcome
+MAX_SHIFT: Final = 0.05  # of a level from its nominal one: a burst of misses passes
 PRIOR_ERRORS: Final = (-1.2, -0.7, -0.4, -0.15, 0.15, 0.4, 0.7, 1.2)  # before outcomes
 REFRESH: Final = 8  # outcomes between two readings of a window
-MIN_ERRORS: Final = 24  # below this a stratum borrows those of all
+MIN_ERRORS: Final = 16  # below this a stratum borrows those of all
 EDGES: Final = (1.5, 4.0, 12.0, 40.0, 120.0)  # of strata, in expected waits over gaps
 MIN_GAP_S: Final = 0.01
 
@@ -92,7 +92,7 @@ class _Stratum:
         """Raise a level after an error beyond its quantile, lower it after one within."""
         for number, (nominal, at) in enumerate(zip(LEVELS, self.quantiles(), strict=True)):
             moved = self.levels[number] + LEVEL_STEP * ((error > at) - (1 - nominal))
-            self.levels[number] = min(max(moved, MIN_LEVEL), 1 - MIN_LEVEL)
+            self.levels[number] = min(max(moved, nominal - MAX_SHIFT), nominal + MAX_SHIFT)
 
     def quantiles(self) -> tuple[float, float, float]:
         """The errors at the levels; the prior's count as long as there are few."""
