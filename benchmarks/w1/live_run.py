@@ -29,6 +29,7 @@ RETRIED_REQUESTS: Final = 160
 QUICK: Final = 4  # times fewer
 LOAD: Final = 1.05
 RETRIED_LOAD: Final = 1.3
+MIN_REFUSED: Final = 20
 QUEUED: Final = 12  # the bound at which clients are refused
 SEED: Final = 71
 SETTINGS: Final = {"kv_tokens": 1_792, "prefix_sharing": "false", "tau_floor": -1}
@@ -43,8 +44,8 @@ class Retries(Struct, frozen=True):
 
     @property
     def share(self) -> float | None:
-        """The accepted ones; None if none was refused."""
-        return self.accepted / self.refused if self.refused else None
+        """The accepted ones; None if fewer than `MIN_REFUSED` were refused, which shows nothing."""
+        return self.accepted / self.refused if self.refused >= MIN_REFUSED else None
 
 
 class LiveWaits(Struct, frozen=True):

@@ -33,6 +33,7 @@ def test_estimates_know_no_wait_before_its_end() -> None:
     assert judge(waits, starts)[RECENT].width_s == judge(longer, starts)[RECENT].width_s
 
 
-def test_no_refusals_make_no_share() -> None:
+def test_few_refusals_make_no_share() -> None:
     assert Retries(0, 0).share is None
-    assert Retries(4, 3).share == 0.75
+    assert Retries(1, 1).share is None
+    assert Retries(40, 30).share == 0.75
