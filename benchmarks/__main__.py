@@ -51,6 +51,7 @@ from benchmarks.s4 import live_run as s4_live
 from benchmarks.s4 import run as s4
 from benchmarks.s5 import run as s5
 from benchmarks.t1 import run as t1
+from benchmarks.w1 import run as w1
 from gateway.errors import LmaasError
 from gateway.evaluation.lengths import LengthRule
 from gateway.replay.cost.model import EngineModel, read_engine
@@ -507,6 +508,17 @@ def budgets(data: Path) -> None:
     """Budgets that hold what answers are predicted to use, replayed."""
     with _errors_in_one_line():
         t1.run(data)
+
+
+@main.command("W1")
+@engine_option
+@click.option("--part", default=",".join(w1.PARTS), show_default=True, help="parts to measure")
+@quick_option
+@jobs_option
+def waits(engine: EngineModel, part: str, quick: bool, jobs: int) -> None:
+    """The wait that is reported to a client, in replay and on the live gateway."""
+    with _errors_in_one_line():
+        w1.run(engine, _among(part, list(w1.PARTS)), quick=quick, jobs=jobs)
 
 
 @main.command("learning")

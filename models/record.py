@@ -115,6 +115,7 @@ class RequestRecord(Base):
     response_ratio: Mapped[float | None]
     overdue: Mapped[bool | None]
     kv_free_pages: Mapped[int | None]
+    preempted_s: Mapped[float | None]
     gave_up: Mapped[str | None]
     gateway_id: Mapped[UUID | None]
 

@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.s4.traffic import compared
 from gateway.quantiles import Bools, Floats
 from gateway.replay.workload.workload import Workload
-from gateway.scheduling.lmaas.fair_share import GENERATED_TOKEN_WEIGHT
+from gateway.scheduling.requests import GENERATED_TOKEN_WEIGHT
 
 SAMPLES: Final = 2_000
 

@@ -25,6 +25,7 @@ from litestar.openapi.spec import (
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.routes import HTTPRoute
 
+from gateway.api.body import ScreenedBody
 from gateway.api.errors import ErrorBody
 
 ANSWER_OR_STREAM: Final = "The whole answer or, with `stream`, its events."
@@ -54,6 +55,15 @@ HEADERS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "www-authenticate": ("`Bearer`", (401,)),
     "retry-after": ("seconds after which a retry can succeed", (429, 503)),
 }
+
+
+class WireBody(ScreenedBody):
+    """A body that is documented by a schema of its own."""
+
+    @classmethod
+    def wire_schema(cls) -> dict[str, Any]:
+        """The schema of what is sent."""
+        raise NotImplementedError
 
 
 def errors(*statuses: int) -> dict[int, ResponseSpec]:
@@ -116,6 +126,9 @@ def _complete_bodies(document: OpenAPI, app: Litestar) -> None:
             if operation and isinstance(operation.request_body, RequestBody):
                 operation.request_body.required = not data.has_default
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for kind in kinds:  # what is sent differs from what its screening leaves
+        if isinstance(kind, type) and issubclass(kind, WireBody):
+            schemas[kind.__name__] = kind.wire_schema()
     document.components.schemas |= {name: _JsonSchema(json) for name, json in schemas.items()}
 
 

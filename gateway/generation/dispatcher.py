@@ -14,6 +14,7 @@ from gateway.errors import ContextLengthExceeded, LmaasError, Unavailable
 from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.engine_session import EngineSession, mode_of
 from gateway.generation.insight.estimates import expected_remainders
+from gateway.generation.insight.queue_waits import QueueWaits
 from gateway.generation.insight.shedding import shedding_error
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
@@ -51,6 +52,7 @@ class Dispatcher:
         pins: PrefixPins,
         load: QueueLoad,
         positions: QueuePositions,
+        waits: QueueWaits,
         sources: DispatchSources,
         metrics: GatewayMetrics,
         origin: Origin,
@@ -65,6 +67,7 @@ class Dispatcher:
         self._pins = pins
         self._load = load
         self._positions = positions
+        self._waits = waits
         self._sources = sources
         self._metrics = metrics
         self._batches = map(f"{origin.gateway_id.hex[:12]}-{{}}".format, count(1))
@@ -84,11 +87,17 @@ class Dispatcher:
             self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
         else:
             self._pins.add(state)
-        if state.in_order:
-            state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
         self._arrive(state)
+        if state.in_order:
+            self._expect(state)
         self.decide_soon()
         self._schedule_check()
+
+    def _expect(self, state: RequestState) -> None:
+        """Note when a queued request is expected to start and to end."""
+        self._waits.arrived(state)
+        start_s = state.trace.expected_start_s
+        state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
 
     def revise(self, state: RequestState, prediction: Prediction) -> None:
         """Take up another prediction, with all others that come before the next decision.
@@ -216,6 +225,7 @@ class Dispatcher:
 
     def _decide(self) -> None:
         self._deciding = False
+        self._waits.decided()
         self._take_up_revisions()
         self._shed()
         for _ in range(MAX_DISPATCHES_PER_TURN):
@@ -248,6 +258,9 @@ class Dispatcher:
         ]
         if any(ordered):
             self._loop.revise(*ordered)
+        for state in waiting:
+            if state.in_order:
+                self._waits.revised(state)
         if running and self._session.connected:
             self._session.revise(expected_remainders(running), {})
 
@@ -287,6 +300,8 @@ class Dispatcher:
                 kv_free_pages=kv.free if kv else None,
             )
             self._sources.dispatched(state, now_s)
+            if state.in_order:
+                self._waits.started(state, now_s)
         self._settlement.started(starting)
         self._table.running.update({state.sequence_id: state for state in states})
         self._preemption.starting(states)
@@ -348,6 +363,7 @@ class Dispatcher:
         self._load.remove(state.id.hex)
         if state.in_order and not state.queued_again:
             self._positions.withdraw(state.id.hex)
+            self._waits.left(state)
 
     def _fits_device(self, state: RequestState) -> bool:
         """Whether the device holds prompt and longest answer."""
@@ -387,4 +403,6 @@ class Dispatcher:
                 self._load.remove(request.id)
             if state.in_order:
                 self._positions.withdraw(request.id)
-            self._settlement.end(state, "cancelled", shedding_error(state, now_s))
+                self._waits.left(state)
+            again = self._waits.of_new(request) if state.in_order else None
+            self._settlement.end(state, "cancelled", shedding_error(state, now_s, again))

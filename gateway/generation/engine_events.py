@@ -129,9 +129,9 @@ class EngineEvents:
         self._loop.preempted(unwanted.count("interactive"))
         if "batch" in unwanted:
             self._loop.preempted(unwanted.count("batch"), "batch")
+        now_s = self._clock()
         for state in states:
-            state.preemptions += 1
-            state.suspended, state.preemption_requested = True, False
+            state.suspend(now_s)
 
     def _grow(self, step: Step) -> list[RequestState]:
         """Add new tokens to requests; return those that end with them.

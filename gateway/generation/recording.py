@@ -80,6 +80,7 @@ def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) ->
         gave_up=state.error.reason if isinstance(state.error, DeadlineUnreachable) else None,
         form=state.request.form,
         forced=state.forced,
+        preempted_s=state.preempted_until(state.finished_s or now_s),
     )
     return record.without_features() if state.forced else record
 

@@ -127,6 +127,7 @@ class RequestState:
         self.prefix: SharedPrefix | None = None  # set at arrival, see `PrefixPins`
         self.queued_request: QueuedRequest | None = None  # set while queued
         self.trace = SchedulingTrace()
+        self.expected_band_s: tuple[float, float] | None = None  # of its start, while it waits
         self.queued_step = 0  # steps of the engine when it was queued
         # A job's line keeps its id when it runs again, and an engine runs no sequence twice.
         self._run = (
@@ -138,6 +139,8 @@ class RequestState:
         self.preempt_first = 0  # as the engine knows it
         self.preemption_requested = False
         self.suspended = False  # preempted and not resumed
+        self.suspended_at_s: float | None = None
+        self.preempted_s = 0.0  # before it was resumed last
         self.queued_again = False  # it waits to go on: its lock-step batch ran out of memory
         self.dispatched_s: float | None = None
         self.first_token_s: float | None = None
@@ -219,6 +222,11 @@ class RequestState:
             expected_start_s=position.expected_start_s,
             expected_finish_s=position.expected_finish_s,
         )
+
+    def expect(self, start_s: float, band_s: tuple[float, float] | None = None) -> None:
+        """Note when it is expected to start, in seconds from its arrival, and the band."""
+        self.expected_band_s = band_s
+        self.trace = replace(self.trace, expected_start_s=start_s)
 
     def expect_finish(self, seconds: float | None) -> None:
         """Note when it is expected to end, in seconds from its arrival."""
@@ -350,12 +358,26 @@ class RequestState:
             ) from error
         self.max_tokens = min(self.max_tokens, room)
 
+    def suspend(self, now_s: float) -> None:
+        """Note that it was preempted."""
+        self.preemptions += 1
+        self.suspended, self.preemption_requested = True, False
+        if self.suspended_at_s is None:
+            self.suspended_at_s = now_s
+
+    def preempted_until(self, now_s: float) -> float:
+        """Seconds for which it was preempted until then."""
+        since_s = 0.0 if self.suspended_at_s is None else now_s - self.suspended_at_s
+        return self.preempted_s + since_s
+
     def grow(self, tokens: list[int], now_s: float, logprobs: Many[TokenLogprobs] = ()) -> bool:
         """Append one step's tokens; True if they complete a stop string.
 
         Tokens beyond the stop string are dropped: not counted, recorded or shown.
         """
         self.suspended = False
+        if self.suspended_at_s is not None:
+            self.preempted_s, self.suspended_at_s = self.preempted_until(now_s), None
         if self.first_token_s is None:
             self.first_token_s = now_s
         stopped = self.answer.grow(tokens, logprobs)

@@ -15,7 +15,9 @@ from gateway.generation.engine_events import EngineEvents
 from gateway.generation.engine_session import OUTAGE_S, EngineSession, mode_of
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
+from gateway.generation.insight.progress import RequestProgress, progress_of
 from gateway.generation.insight.queue_view import QueuePage, read_queue, share_waited_for
+from gateway.generation.insight.queue_waits import QueueWaits
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
@@ -34,6 +36,8 @@ from gateway.prediction.messages import Prediction
 from gateway.scheduling.control_loop import ControlLoop, Fallback
 from gateway.scheduling.host_lane import HostLane
 from gateway.scheduling.policy import POLICY_NAMES, Options, Policy, PolicyName, build_policy
+from gateway.scheduling.requests import QueuedRequest
+from gateway.scheduling.waits.estimator import Outlook
 from models.base import new_id
 
 log = structlog.get_logger()
@@ -44,7 +48,7 @@ class Scheduler:
 
     `engine` is the engine session, `table` holds the requests that have not ended, `load` bounds
     what is queued, `holds` keeps limits on use, `pins` are the prefixes of jobs' groups, `sources`
-    which predictions starts went by.
+    which predictions starts went by, `waits` expects when requests start and end.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Scheduler:
         self._loop = loop = ControlLoop(self._policy(policy))
         self.engine = EngineSession(engine, mode_of(loop.policy), clock(), outage_s)
         self._positions = positions = QueuePositions()
+        self.waits = QueueWaits(loop, self.table, self.engine, self._step_cost, clock)
         self.sources = DispatchSources(learner)
         self.metrics.count_predictions(self.sources.counts)
         self.pins = PrefixPins(loop, self.engine, self.metrics)
@@ -105,6 +110,7 @@ class Scheduler:
             self.pins,
             self.load,
             positions,
+            self.waits,
             self.sources,
             self.metrics,
             self._origin,
@@ -243,11 +249,37 @@ class Scheduler:
             self.table,
             self.engine,
             self.policy,
+            self.waits,
             now_s=self._clock(),
             limit=limit,
             offset=offset,
             tenant=tenant,
         )
+
+    def comment(self, state: RequestState) -> str | None:
+        """The place of a waiting request, and when it is expected to start; None once it runs."""
+        if state.dispatched_s is not None or state.done:
+            return None
+        outlook = self.waits.outlook(state, self._clock())
+        if outlook is None or not self.engine.accepting:
+            return "waiting"
+        start = outlook.start
+        return (
+            f"waiting, place {outlook.place}, expected to start in {start.p50:.1f} s "
+            f"({start.p10:.1f} to {start.p90:.1f} s)"
+        )
+
+    def progress(self, request_id: UUID, tenant_id: UUID) -> RequestProgress | None:
+        """A request of this tenant that waits or runs here; None if there is none."""
+        state = self.table.find(request_id)
+        if state is None or state.request.caller.tenant_id != tenant_id:
+            return None
+        explained = self._explained(state)
+        return progress_of(state, explained, self.waits, self.engine, self._clock())
+
+    def expected_of(self, request: QueuedRequest) -> Outlook | None:
+        """When a request would start and end that were queued now; None while none starts."""
+        return self.waits.of_new(request) if self.engine.accepting else None
 
     async def explain(self, request_id: UUID, history: RequestHistory) -> Explanation:
         """Explain a request of this gateway, or one that ended on any gateway. NotFound."""

@@ -32,6 +32,8 @@ from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.prediction.serving.predictor import LengthPredictor
+from gateway.scheduling.requests import QueuedRequest
+from gateway.scheduling.waits.estimator import Outlook
 from models.base import new_id
 
 CHARACTER_US: Final = 1  # CPU time to encode a character: 0.3 to 1.6 µs, from words to noise
@@ -137,6 +139,29 @@ class GenerationService:
         opened = await self._predictor.predict_by_model(question)
         return _prepared(request, encoded, opened)
 
+    def comment(self, state: RequestState) -> str | None:
+        """The place of a waiting request, in words; None once it runs."""
+        return self.scheduler.comment(state)
+
+    def expected_of(self, request: GenerationRequest, prepared: PreparedRequest) -> Outlook | None:
+        """When a request would start and end that were queued now; None while none starts."""
+        caller = request.caller
+        return self.scheduler.expected_of(
+            QueuedRequest(
+                id="",
+                tenant=caller.tenant_id.hex,
+                prompt_tokens=len(prepared.prompt),
+                quantiles=prepared.prediction.quantiles,
+                max_tokens=prepared.max_tokens,
+                arrived_s=time.monotonic(),
+                share=caller.share,
+                urgency=request.urgency,
+                app=caller.app_id.hex,
+                user=request.end_user or "",
+                app_share=caller.app_share,
+            )
+        )
+
     async def _read(self, request: GenerationRequest) -> tuple[EncodedText, PredictionRequest]:
         """Encode a request; returns the tokens, and what the predictor is asked."""
         info = self._usable_info(request)
@@ -193,14 +218,16 @@ class GenerationService:
         if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load
-        load.check(tenant, request.choices, request.choices)  # before its text costs anything
+        name = request.caller.api_key_id, request.prompt, request.user_input
+        load.check(tenant, request.choices, request.choices, name)  # before its text costs anything
         encoded, question = await self._read(request)
         if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         opened = self._predictor.predict(question)
         prepared = _prepared(request, encoded, opened)
         tokens = predicted_tokens(prepared.prompt, prepared.prediction)
-        load.check(tenant, request.choices, request.choices * tokens)
+        load.check(tenant, request.choices, request.choices * tokens, name)
+        load.appointments.keep(name)
         if request.ceiling is not None:
             await self._check_ceiling(request, request.ceiling, prepared)
         hold = await self._hold(request, prepared)

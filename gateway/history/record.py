@@ -36,7 +36,8 @@ class Record(Struct, frozen=True, kw_only=True):
     predicted before it had read embeddings. The vectors are float16 bytes: `embedding` is the text
     vector, `input_embedding` and `instruction_embedding` are the sentence embeddings that
     `embedder` made.
-    The last is stored in a table of its own, once per instruction.
+    The last is stored in a table of its own, once per instruction. `preempted_s` sums the times for
+    which it was preempted.
     """
 
     arrived_at: datetime
@@ -89,6 +90,7 @@ class Record(Struct, frozen=True, kw_only=True):
     first_scored: bytes | None = None
     form: str | None = None
     forced: bool | None = None
+    preempted_s: float | None = None
 
     @property
     def batch(self) -> bool:

@@ -20,6 +20,7 @@ from gateway.replay.engine.sequence import SimulatedSequence
 from gateway.replay.job_feed import JobFeed
 from gateway.replay.measure.results import ReplayResults, RequestColumns, SeriesSampler
 from gateway.replay.prefix_pins import PrefixPins
+from gateway.replay.waits import ReplayedWaits
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
@@ -38,12 +39,14 @@ def replay(
     *,
     tau_floor: float | None = TAU_FLOOR,
     max_samples: int = MAX_SAMPLES,
+    waits: ReplayedWaits | None = None,
 ) -> ReplayResults:
     """Replay a workload under an unused policy.
 
     Answers are cut to the context that the engine has left for them. If the rolling τ falls below
     `tau_floor`, the policy stops trusting predictions; None: it always trusts them. `max_samples`
-    limits the length of the time series.
+    limits the length of the time series. `waits` gets all that the wait
+    estimator needs.
     """
     simulated = _engine(policy, engine, workload)
     return Simulation(
@@ -54,6 +57,7 @@ def replay(
         most_background=engine.most_background,
         tau_floor=tau_floor,
         max_samples=max_samples,
+        waits=waits,
     ).run()
 
 
@@ -73,8 +77,10 @@ class Simulation:
         most_background: int | None,
         tau_floor: float | None,
         max_samples: int,
+        waits: ReplayedWaits | None = None,
     ) -> None:
         self._workload = workload
+        self._waits = waits
         self._loop = ControlLoop(policy)
         self._engine = engine
         self._loop.resize(shape.pages, shape.page_tokens, shape.max_sequences)
@@ -118,6 +124,8 @@ class Simulation:
         next_s = min(self._arrivals[self._arrived], self._engine.next_s)
         if self._loop.waiting:
             next_s = min(next_s, self._engine.reached_s(self._loop.next_decision_step))
+        if self._waits is not None and next_s < inf:
+            next_s = min(next_s, self._waits.next_s)
         return next_s
 
     def _process_events(self, now_s: float) -> None:
@@ -134,6 +142,8 @@ class Simulation:
             self._feed(self._jobs, now_s)
         if loop.due and loop.waiting:
             self._decide(now_s)
+        if self._waits is not None and self._waits.next_s <= now_s:
+            self._waits.look(loop.policy, self._running_sequences(), now_s)
         if engine.at_boundary:
             engine.compose()
 
@@ -151,6 +161,8 @@ class Simulation:
             self._jobs.add(request)
         else:
             self._loop.arrive(request)
+            if self._waits is not None:
+                self._waits.arrived(self._loop.policy, request)
 
     def _feed(self, jobs: JobFeed, now_s: float) -> None:
         """Queue further lines of jobs while there is room, and unpin what no line needs."""
@@ -225,6 +237,8 @@ class Simulation:
         loop = self._loop
         for request in loop.give_up(now_s):
             self._columns.gave_up[int(request.id)] = True
+            if self._waits is not None:
+                self._waits.estimator.left(request.id)
         while loop.waiting:
             began_s = perf_counter()
             dispatch = loop.dispatch(now_s, self._running_sequences)
@@ -262,6 +276,8 @@ class Simulation:
         """A sequence for a request that is dispatched for the first time."""
         index = int(request.id)
         self._columns.dispatched_s[index] = now_s
+        if self._waits is not None:
+            self._waits.started(request, now_s)
         self._columns.overdue[index] = dispatch.overdue
         reserved = self._loop.reserve(request)
         prefix = self._workload.prefix_of(index)

@@ -1,7 +1,7 @@
 """Usage and cost of one ended request, for the tenant that sent it."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -15,11 +15,30 @@ from gateway.usage.report import cost_of
 from models import Price, RequestRecord
 
 
+class RequestCourse(Struct, frozen=True, kw_only=True):
+    """How a choice went, as history has it; times are seconds from its arrival."""
+
+    queued_s: float | None
+    first_token_s: float | None
+    response_s: float
+    preempted_s: float | None
+    preemptions: int
+    batch_id: str | None
+    queue_ahead: int | None
+    passed_by: int | None
+    policy_order: str | None
+    overdue: bool | None
+    gave_up: str | None
+
+
+COURSE: Final = tuple(getattr(RequestRecord, name) for name in RequestCourse.__struct_fields__)
+
+
 class RequestUsage(Struct, frozen=True, kw_only=True):
     """What an ended request used, over its choices. `cost` is null if no price was valid.
 
-    `outcome` is the finish reason of its first choice. A failed request used nothing, nor did one
-    that was lost before its client had been sent a token.
+    `outcome` is the finish reason of its first choice, `course` how that went. A failed
+    request used nothing, nor did one that was lost before its client had been sent a token.
     """
 
     id: UUID
@@ -29,6 +48,7 @@ class RequestUsage(Struct, frozen=True, kw_only=True):
     cached_tokens: int | None
     generation_tokens: int
     cost: str | None
+    course: RequestCourse
 
 
 class RequestUsages:
@@ -56,6 +76,9 @@ class RequestUsages:
             cached_tokens=first.cached,
             generation_tokens=sum(row.generated for row in rows),
             cost=None if None in costs else money(sum(costs, Decimal(0))),
+            course=RequestCourse(
+                **{name: getattr(first, name) for name in RequestCourse.__struct_fields__}
+            ),
         )
 
 
@@ -76,6 +99,7 @@ def _choices(request_id: UUID, tenant_id: UUID) -> Select[Any]:
             cached.label("cached"),
             generated.label("generated"),
             cost_of(prompt, func.coalesce(cached, 0), generated).label("cost"),
+            *COURSE,
         )
         .outerjoin(Price, Price.id == RequestRecord.price_id)
         .where(

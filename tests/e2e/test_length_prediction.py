@@ -79,3 +79,43 @@ async def test_request_that_cannot_fit_is_refused(client: openai.AsyncOpenAI, as
         await client.post(
             PATH, body=asked("translate", "king", max_tokens=10**6), cast_to=dict[str, Any]
         )
+
+
+async def test_several_bodies_of_both_kinds_are_predicted_in_one_call(
+    client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    chat = asked("translate", "brave queen", max_tokens=40)
+    text = {"model": chat["model"], "prompt": ["king", "queen"], "max_tokens": 8}
+    found = await client.post(PATH, body={"requests": [chat, text]}, cast_to=dict[str, Any])
+    assert found["object"] == "list"
+    assert [each["max_tokens"] for each in found["data"]] == [40, 8, 8]
+    alone = await client.post(PATH, body=text, cast_to=dict[str, Any])
+    assert len(alone["data"]) == 2
+
+
+async def test_an_idle_gateway_expects_no_wait_and_a_deadline_to_be_met(
+    served: Served, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    await served.idle()
+    body = asked("translate", "king", max_tokens=8, metadata={"x-lmaas-deadline-ms": "86400000"})
+    found = await client.post(PATH, body=body, cast_to=dict[str, Any])
+    assert found["expected_start_s"]["p50"] <= found["expected_finish_s"]["p50"]
+    assert found["deadline_met"] == "likely"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"requests": []}, "requests"),
+        ({"requests": [{}] * 33}, "requests"),
+        ({"requests": [3]}, "requests"),
+        ({"requests": [{"model": "lmaas-demo", "prompt": 3.5}]}, "requests[0].prompt"),
+        ({"requests": [{}], "model": "lmaas-demo"}, "requests"),
+    ],
+)
+async def test_wrong_requests_are_named(
+    client: openai.AsyncOpenAI, body: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.post(PATH, body=body, cast_to=dict[str, Any])
+    assert refused.value.param == param

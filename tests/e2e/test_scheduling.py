@@ -208,3 +208,32 @@ async def test_metrics_count_requests_and_name_tenants_to_the_admin_alone(
     assert after["lmaas_tenant_virtual_tokens demo"] > 0
     assert not [name for name in before if name.startswith("lmaas_tenant")]
     assert not [name for name in before if name.endswith(" demo")]
+
+
+async def test_a_waiting_request_shows_its_state_and_an_ended_one_where_its_time_went(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    async with drained(served) as admin:
+        create = client.chat.completions.with_raw_response.create
+        task: asyncio.Task[Any] = asyncio.create_task(create(**asked("translate", WORDS)))
+        queue = await queue_of(admin, waiting=1)
+        name = queue["data"][0]["id"]
+        waiting = await client.get(f"/requests/{name}", cast_to=dict[str, Any])
+        assert (waiting["state"], waiting["outcome"], waiting["cost"]) == ("waiting", None, None)
+        assert waiting["times"]["waited_s"] > 0
+    raw = await task
+    assert int(raw.headers["x-lmaas-expected-wait-ms"]) >= 0
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                ended = await client.get(f"/requests/{raw.parse().id}", cast_to=dict[str, Any])
+                if ended["state"] == "ended":
+                    break
+            except openai.NotFoundError:
+                pass
+            await asyncio.sleep(0.05)
+    assert ended["id"] == name
+    assert "its prompt took" in ended["why"]
+    async with served.admin() as admin:
+        explanation = await explained(admin, name)
+    assert sum(ended["times"].values()) == pytest.approx(explanation["response_s"], rel=0.01)

@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, structs
 from gateway.api.http_metrics import ERROR_CODE
 from gateway.api.openai.parameters import ignored_header
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
-from gateway.api.openai.streams import event_stream
+from gateway.api.openai.streams import IdleComments, event_stream
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.usage.rate_limits import LIMIT, hold_headers
 from gateway.errors import ClientGone
@@ -32,6 +32,8 @@ TOKEN_US: Final = 10  # CPU time to decode a token of an answer
 LARGE_BODY: Final = 1 << 20  # bytes; a larger one is sent in pieces
 BODY_PIECE: Final = 256 << 10
 CALL_US: Final = 4  # the same, to find calls in it
+EXPECTED_WAIT: Final = "x-lmaas-expected-wait-ms"
+EXPECTED_BAND: Final = "x-lmaas-expected-wait-band-ms"
 CANDIDATE_US: Final = 6  # the same, to build and encode one of its candidates
 
 
@@ -79,7 +81,7 @@ async def respond(
         return event_stream(
             events,
             _headers(first, request),
-            timeouts.comment_interval_s,
+            IdleComments(partial(service.comment, first), timeouts.comment_interval_s),
             lambda error: request.state.update({ERROR_CODE: error.code}),
         )
     try:
@@ -174,19 +176,23 @@ def cancel_all(states: Sequence[RequestState], service: GenerationService) -> No
 
 
 def _headers(state: RequestState, request: Request[Any, Any, Any]) -> dict[str, str]:
-    """Headers: the newest predicted length in tokens and its source, the batch if the request has
-    started, where its keys and values are if it gave a choice, how its limits stand, and the fields
-    of the request that were ignored.
+    """Headers: the newest predicted length in tokens and its source, the wait that was expected at
+    the request's arrival, the batch if it has started, where its keys and values are if it gave a
+    choice, how its limits stand, and the fields of the request that were ignored.
     """
     batch = {"x-lmaas-batch": state.trace.batch} if state.trace.batch else {}
     predicted = {
         "x-lmaas-predicted-tokens": str(round(state.prediction.median)),
         "x-lmaas-prediction-source": state.prediction.label,
     }
+    start_s = state.trace.expected_start_s
+    wait = {} if start_s is None else {EXPECTED_WAIT: str(round(start_s * 1000))}
+    if state.expected_band_s is not None:
+        wait[EXPECTED_BAND] = ", ".join(str(round(each * 1000)) for each in state.expected_band_s)
     memory = {} if state.request.memory == "device" else {MEMORY: state.memory}
     ended = {LIMIT: state.limited_by} if state.limited_by else {}
     limits = {**hold_headers(state.hold), **ended}
-    return {**predicted, **batch, **memory, **limits, **ignored_header(request)}
+    return {**predicted, **wait, **batch, **memory, **limits, **ignored_header(request)}
 
 
 def _limited(states: Sequence[RequestState]) -> RequestState:

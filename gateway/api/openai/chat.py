@@ -76,6 +76,7 @@ class ChatController(Controller):
     ) -> Response[ChatCompletion] | Stream:
         """The served model's answer, or `n` answers, in OpenAI's format."""
         service.check_model(data.model)
+        timeouts = timeouts.with_metadata(data.metadata)
         asked = replace(data.to_request(caller, timeouts), ceiling=ceiling)
         states = await service.start(asked)
         return await respond(FORM, states, service, data, request, timeouts)

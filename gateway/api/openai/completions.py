@@ -62,6 +62,7 @@ class CompletionsController(Controller):
     ) -> Response[Completion] | Stream:
         """The continuations of each prompt, in OpenAI's format."""
         service.check_model(data.model)
+        timeouts = timeouts.with_metadata(data.metadata)
         asked = [replace(each, ceiling=ceiling) for each in data.to_requests(caller, timeouts)]
         states = await _start_all(asked, service)
         return await respond(FORM, states, service, data, request, timeouts)

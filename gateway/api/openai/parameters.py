@@ -15,7 +15,6 @@ HEADER: Final = "x-lmaas-ignored-parameters"
 IGNORED_FIELDS: Final = frozenset(
     {
         "guided_decoding_backend",
-        "metadata",
         "priority",
         "prompt_cache_key",
         "prompt_cache_options",

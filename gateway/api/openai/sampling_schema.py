@@ -9,7 +9,7 @@ from engine.protocol import KvPlacement, Sampling
 from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.ranges import Range, check_ranges
 from gateway.api.openai.structured_output import StructuredOutput, screen_structured_output
-from gateway.api.openai.timeouts import DEADLINE, ClientTimeouts
+from gateway.api.openai.timeouts import DEADLINE, ClientTimeouts, screen_metadata
 from gateway.api.validation import STORABLE
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.request import (
@@ -85,9 +85,9 @@ STREAM_OPTIONS: Final = FieldRules(
 class SamplingRequest(StructuredOutput, kw_only=True):
     """The fields common to both kinds of request; null means unset.
 
-    vLLM's extensions of OpenAI's API are `top_k` (-1 or 0: all), `min_p`, `repetition_penalty`,
-    and the fields from `min_tokens` on. Our own is `memory`: where the keys and values of a request
-    may be that the device cannot hold.
+    Of `metadata`, the names of the headers of timeouts are read. vLLM's extensions of OpenAI's API
+    are `top_k` (-1 or 0: all), `min_p`, `repetition_penalty`, and the fields from `min_tokens` on.
+    Our own is `memory`: where the keys and values of a request may be that the device cannot hold.
     """
 
     model: str
@@ -108,6 +108,7 @@ class SamplingRequest(StructuredOutput, kw_only=True):
     user: EndUser | None = None
     safety_identifier: EndUser | None = None
     service_tier: TierName | None = None
+    metadata: dict[str, Any] | None = None
     best_of: Annotated[int, RANGES["best_of"].documented] | None = None
     min_tokens: Annotated[int, RANGES["min_tokens"].documented] | None = None
     ignore_eos: bool | None = None
@@ -134,7 +135,7 @@ class SamplingRequest(StructuredOutput, kw_only=True):
         if isinstance(options, dict):
             fields["stream_options"], more = STREAM_OPTIONS.screen(options, "stream_options.")
             ignored += [f"stream_options.{name}" for name in more]
-        return fields, ignored + screen_structured_output(fields)
+        return fields, ignored + screen_metadata(fields) + screen_structured_output(fields)
 
     @property
     def with_usage(self) -> bool:

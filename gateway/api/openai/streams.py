@@ -8,11 +8,13 @@ from typing import Final
 import msgspec
 from litestar.background_tasks import BackgroundTask
 from litestar.response import Stream
+from msgspec import Struct
 
 from gateway.api.errors import error_body
 from gateway.errors import LmaasError
 
-PING: Final = b": waiting\n\n"
+PING: Final = "waiting"
+QUEUED_INTERVAL_S: Final = 2.0  # between the comments of a queued request, at most
 DONE: Final = b"data: [DONE]\n\n"
 # Line breaks of Unicode that JSON leaves as they are: clients exist that split lines at them.
 LINE_BREAKS: Final = {
@@ -23,18 +25,39 @@ HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _encode = msgspec.json.Encoder().encode
 
 
+class IdleComments(Struct, frozen=True):
+    """What a stream without events says: a comment after every `interval_s`.
+
+    `queued` gives its place in the queue while it waits there, more often; None afterwards.
+    """
+
+    queued: Callable[[], str | None]
+    interval_s: float
+
+    @property
+    def next_s(self) -> float:
+        """Seconds until the next comment."""
+        waits = self.queued() is not None
+        return min(self.interval_s, QUEUED_INTERVAL_S) if waits else self.interval_s
+
+    @property
+    def text(self) -> bytes:
+        """The comment that is due."""
+        return f": {self.queued() or PING}\n\n".encode()
+
+
 def event_stream(
     events: AsyncGenerator[object, None],
     headers: dict[str, str],
-    comment_interval_s: float,
+    comments: IdleComments,
     failed: Callable[[LmaasError], None] = lambda _: None,
 ) -> Stream:
     """The events as a response; the generator is closed at its end or when the client disconnects.
 
-    A comment is sent after every `comment_interval_s` without an event. An error after the start is
+    While there are no events, `comments` are sent. An error after the start is
     sent as an event, which clients raise; `failed` is called with it.
     """
-    encoded = _kept_alive(_encoded(events, failed), comment_interval_s)
+    encoded = _kept_alive(_encoded(events, failed), comments)
     return Stream(
         encoded,
         background=BackgroundTask(_close, encoded),
@@ -70,16 +93,16 @@ def _sse(message: object) -> bytes:
 
 
 async def _kept_alive(
-    events: AsyncGenerator[bytes, None], interval_s: float
+    events: AsyncGenerator[bytes, None], comments: IdleComments
 ) -> AsyncGenerator[bytes, None]:
     """The events, with a comment line while there are none: no client or proxy times out."""
     following: asyncio.Future[bytes | None] | None = None
     try:
         while True:
             following = following or asyncio.ensure_future(anext(events, None))
-            done, _ = await asyncio.wait((following,), timeout=interval_s)
+            done, _ = await asyncio.wait((following,), timeout=comments.next_s)
             if not done:
-                yield PING
+                yield comments.text
                 continue
             event, following = following.result(), None
             if event is None:

@@ -1,10 +1,12 @@
-"""A client's timeouts, from its headers."""
+"""A client's timeouts, from its headers and the body's metadata."""
 
 import math
-from typing import Annotated, Final, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypeAlias
 
 from litestar.params import HeaderParameter
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.errors import InvalidRequest
 
@@ -67,6 +69,44 @@ class ClientTimeouts(Struct, frozen=True):
         third = (self.read_timeout_s or math.inf) / 3
         return max(MIN_COMMENT_INTERVAL_S, min(MAX_COMMENT_INTERVAL_S, third))
 
+    def with_metadata(self, metadata: Mapping[str, str] | None) -> "ClientTimeouts":
+        """The same, with what a body's `metadata` sets where its header is not sent.
+
+        InvalidRequest names an invalid value as its header.
+        """
+        if not metadata:
+            return self
+        deadline_s = milliseconds(DEADLINE, metadata.get(DEADLINE))
+        queue_s = milliseconds(MAX_QUEUE, metadata.get(MAX_QUEUE))
+        by_client = self.max_queue_s == _queue_time_of_client(self.read_timeout_s)
+        return replace(
+            self,
+            deadline_s=deadline_s if self.deadline_s is None else self.deadline_s,
+            max_queue_s=queue_s if queue_s is not None and by_client else self.max_queue_s,
+        )
+
+
+def screen_metadata(fields: dict[str, Any]) -> list[str]:
+    """Keep of a body's `metadata` what sets timeouts; returns its name if there is more in it."""
+    given = fields.pop("metadata", None)
+    if given is None:
+        return []
+    known = (
+        {name: str(given[name]) for name in (DEADLINE, MAX_QUEUE) if given.get(name) is not None}
+        if isinstance(given, dict)
+        else {}
+    )
+    if known:
+        fields["metadata"] = known
+    return [] if known and given.keys() == known.keys() else ["metadata"]
+
+
+def _queue_time_of_client(read_timeout_s: float | None) -> float | None:
+    """A little less than a client's own timeout."""
+    if read_timeout_s is None:
+        return None
+    return read_timeout_s - min(MAX_EARLIER_S, read_timeout_s * EARLIER_SHARE)
+
 
 async def provide_timeouts(
     deadline: DeadlineHeader = None,
@@ -79,8 +119,8 @@ async def provide_timeouts(
     read_s = client_timeout(READ_TIMEOUT, read_timeout)
     if read_s is None:
         read_s = client_timeout(TIMEOUT, whole_timeout)
-    if queue_s is None and read_s is not None:
-        queue_s = read_s - min(MAX_EARLIER_S, read_s * EARLIER_SHARE)
+    if queue_s is None:
+        queue_s = _queue_time_of_client(read_s)
     return ClientTimeouts(milliseconds(DEADLINE, deadline), queue_s, read_s)
 
 

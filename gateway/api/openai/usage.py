@@ -34,11 +34,13 @@ from gateway.api.usage.request_list import (
     RequestListing,
     in_utc,
 )
+from gateway.api.usage.request_status import RequestStatus
+from gateway.generation.service import GenerationService
 from gateway.history.listing import RequestFilter, RequestList
 from gateway.history.requests import known_id
 from gateway.tenancy.authentication import Caller
 from gateway.usage.report import UsageFilter, UsageReport
-from gateway.usage.request import RequestUsage, RequestUsages
+from gateway.usage.request import RequestUsages
 
 
 class OwnUsageController(Controller):
@@ -104,16 +106,22 @@ class OwnUsageController(Controller):
             next_after=page.next_after,
         )
 
-    @get("/requests/{request_id:str}", summary="Show what a request used")
+    @get("/requests/{request_id:str}", summary="Show a request: its place, then what it used")
     async def show_request(
         self,
         request_id: FromPath[str],
         caller: NamedDependency[Caller],
+        service: NamedDependency[GenerationService],
         usages: NamedDependency[RequestUsages],
-    ) -> RequestUsage:
-        """Tokens, cost and outcome of an ended request of your tenant, over its choices.
+    ) -> RequestStatus:
+        """A request of your tenant: when it is expected to start and to end, while it waits or runs
+        on this gateway; once it has ended, its tokens, cost and outcome over its choices.
 
         `request_id` may also be an answer's `id`. 404 for an unknown id or another tenant's, and
-        until some moments after the request's end.
+        for some moments after the request's end.
         """
-        return await usages.find(known_id(request_id), caller.tenant_id)
+        known = known_id(request_id)
+        progress = service.scheduler.progress(known, caller.tenant_id)
+        if progress is not None:
+            return RequestStatus.of_progress(progress, service.model)
+        return RequestStatus.of_usage(await usages.find(known, caller.tenant_id))

@@ -9,6 +9,11 @@ from gateway.cli.admin.output import Columns
 from gateway.cli.admin.session import AdminCommand, AdminGroup, AdminSession, pass_session
 from gateway.cli.admin.usage.filters import filter_options, filter_query
 
+
+def _band(found: list[float] | None) -> str:
+    return "" if found is None else " to ".join(f"{each:.1f}" for each in found)
+
+
 COLUMNS: Columns = {
     "state": "state",
     "position": "position",
@@ -23,8 +28,10 @@ COLUMNS: Columns = {
     "waited s": "waited_s",
     "starts in s": "expected_start_s",
     "ends in s": "expected_finish_s",
+    "start p10, p90": lambda request: _band(request["expected_start_band_s"]),
     "id": "id",
 }
+
 
 FINISHED: Final[Columns] = {
     "arrived": "arrived_at",

@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.generation.insight.reasons import WaitFacts, explain_wait
+from gateway.generation.insight.times import RequestTimes, request_times
 from gateway.generation.request import URGENCY
 from gateway.generation.request_state import RequestState
 from gateway.history.record import BATCH_TIER, Record
@@ -29,6 +30,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     `batch` for a line of a batch job; while it is held, `group` is the group of such a line and
     `shared_tokens` the prompt tokens that its members share. `waits_for_share` is `app` or `user`
     while it is held back because its app or user has had more than its share and others wait.
+    `times` says where all its time went, until its end or until now.
     `kv_free_pages` counts the free KV pages at its start. `gave_up` is the bound for which it was
     shed, `deadline` or `queue_time`. A null field has not happened yet or was not recorded.
     """
@@ -65,6 +67,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     waited_s: float
     first_token_s: float | None
     response_s: float | None
+    times: RequestTimes
     preemptions: int
     generation_tokens: int
     finish_reason: str | None
@@ -82,6 +85,7 @@ COMPUTED: Final = frozenset(
         "passes",
         "waited_s",
         "waits_for_share",
+        "times",
     }
 )
 RECORDED: Final = tuple(name for name in Explanation.__struct_fields__ if name not in COMPUTED)
@@ -122,6 +126,12 @@ def explain(
 ) -> Explanation:
     """Explain a record of a request in this state."""
     recorded = {name: getattr(record, name) for name in RECORDED}
+    times = request_times(
+        record.response_s,
+        queued_s=record.queued_s,
+        first_token_s=record.first_token_s,
+        preempted_s=record.preempted_s,
+    )
     explained = Explanation(
         state=state,
         lane="batch" if record.service_tier == BATCH_TIER else "interactive",
@@ -129,6 +139,7 @@ def explain(
         passes=passes,
         waits_for_share=waits_for_share,
         waited_s=record.response_s if record.queued_s is None else record.queued_s,
+        times=times,
         **recorded,
     )
     facts = WaitFacts(
@@ -142,6 +153,7 @@ def explain(
         waits_for_share=waits_for_share,
         overdue=bool(explained.overdue),
         preemptions=explained.preemptions,
+        times=None if explained.first_token_s is None else times,
         gave_up=explained.gave_up,
     )
     return replace(explained, why=explain_wait(facts))

@@ -15,11 +15,14 @@ from gateway.generation.insight.estimates import (
     remaining_tokens,
     seconds_per_token,
 )
+from gateway.generation.insight.queue_waits import QueueWaits
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.scheduling.lmaas.inner_shares import Level
 from gateway.scheduling.policy import Policy, SharingPolicy
 from gateway.scheduling.requests import Lane, QueuedRequest, WaitingBatch
+from gateway.scheduling.waits.bands import WaitBand
+from gateway.scheduling.waits.estimator import Outlook
 
 
 class QueueEntry(Struct, frozen=True, kw_only=True):
@@ -28,10 +31,10 @@ class QueueEntry(Struct, frozen=True, kw_only=True):
     `position` 1 starts next. `waits_for_share` is `app` or `user` if it would be held back now, as
     its app or user has had more than its share and others wait. `ratio` is its batch's response
     ratio. `waited_s` is the time in the queue. Its answer is due in `deadline_s`, negative once
-    overdue; it is shed if it has not started in `start_by_s`. The expected times are null while the
-    engine is away, paused or draining, and of a line of a batch job, which starts when no other
-    request waits. `group` is the group of such a line, `shared_tokens` are the prompt tokens that
-    its members share.
+    overdue; it is shed if it has not started in `start_by_s`. The expected times are medians, with
+    their bands, 0.1 to 0.9 quantiles; they are null while the engine is away, paused or draining,
+    and of a line of a batch job, which starts when no other request waits. `group` is the group of
+    such a line, `shared_tokens` are the prompt tokens that its members share.
     """
 
     id: UUID
@@ -60,17 +63,25 @@ class QueueEntry(Struct, frozen=True, kw_only=True):
     generated_tokens: int
     remaining_tokens: float
     expected_start_s: float | None
+    expected_start_band_s: list[float] | None
     expected_finish_s: float | None
+    expected_finish_band_s: list[float] | None
 
 
 class QueueTotals(Struct, frozen=True, kw_only=True):
-    """Totals of the whole queue; `waiting_tokens` sums the queued requests' predicted medians."""
+    """Totals of the whole queue; `waiting_tokens` sums the queued requests' predicted medians.
+
+    The expected times come from a forecast made `forecast_age_s` ago; one is made every
+    `forecast_interval_s`, less often as the queue gets longer.
+    """
 
     waiting: int
     running: int
     batches: int
     waiting_tokens: float
     longest_wait_s: float
+    forecast_age_s: float | None
+    forecast_interval_s: float
 
 
 class QueuePage(Struct, frozen=True, kw_only=True):
@@ -90,6 +101,7 @@ def read_queue(
     table: RequestTable,
     engine: EngineSession,
     policy: Policy,
+    waits: QueueWaits,
     *,
     now_s: float,
     limit: int,
@@ -129,12 +141,15 @@ def read_queue(
     page = list(islice(wanted, offset, offset + limit + 1))
     shares = _shares_of(policy)
     return QueuePage(
-        totals=_totals(table, batches, now_s),
+        totals=_totals(table, batches, waits, now_s),
         requests=[
             _waiting(
                 table.waiting[each.request.id],
                 each,
                 now_s,
+                outlook=waits.outlook(table.waiting[each.request.id], now_s)
+                if engine.accepting
+                else None,
                 expected=engine.accepting,
                 waits_for_share=shares(each.request),
             )
@@ -169,13 +184,18 @@ def _shares_of(policy: Policy) -> Callable[[QueuedRequest], Level | None]:
     return waited_for
 
 
-def _totals(table: RequestTable, batches: Sequence[WaitingBatch], now_s: float) -> QueueTotals:
+def _totals(
+    table: RequestTable, batches: Sequence[WaitingBatch], waits: QueueWaits, now_s: float
+) -> QueueTotals:
+    as_of_s = waits.estimator.as_of_s
     return QueueTotals(
         waiting=len(table.waiting),
         running=len(table.running),
         batches=len(batches),
         waiting_tokens=sum(request.median for batch in batches for request in batch.requests),
         longest_wait_s=max((now_s - batch.oldest_s for batch in batches), default=0.0),
+        forecast_age_s=None if as_of_s is None else now_s - as_of_s,
+        forecast_interval_s=waits.interval_s,
     )
 
 
@@ -201,9 +221,13 @@ def _waiting(
     turn: ExpectedTurn,
     now_s: float,
     *,
+    outlook: Outlook | None,
     expected: bool,
     waits_for_share: Level | None,
 ) -> QueueEntry:
+    start_s, finish_s = (turn.start_s, turn.finish_s) if expected else (None, None)
+    if outlook is not None:
+        start_s, finish_s = outlook.start.p50, outlook.finish.p50
     return _entry(
         state,
         now_s,
@@ -213,8 +237,9 @@ def _waiting(
         position=turn.position,
         waits_for_share=waits_for_share,
         remaining=remaining_tokens([state])[0] if state.queued_again else state.prediction.median,
-        start_s=turn.start_s if expected else None,
-        finish_s=turn.finish_s if expected else None,
+        start_s=start_s,
+        finish_s=finish_s,
+        outlook=outlook,
     )
 
 
@@ -243,6 +268,7 @@ def _entry(
     start_s: float | None = None,
     position: int | None = None,
     waits_for_share: Level | None = None,
+    outlook: Outlook | None = None,
 ) -> QueueEntry:
     request, prediction = state.request, state.prediction
     return QueueEntry(
@@ -272,8 +298,14 @@ def _entry(
         generated_tokens=len(state.tokens),
         remaining_tokens=remaining,
         expected_start_s=start_s,
+        expected_start_band_s=_band(None if outlook is None else outlook.start),
         expected_finish_s=finish_s,
+        expected_finish_band_s=_band(None if outlook is None else outlook.finish),
     )
+
+
+def _band(found: WaitBand | None) -> list[float] | None:
+    return None if found is None else [found.p10, found.p90]
 
 
 def _from_now(state: RequestState, allowed_s: float | None, now_s: float) -> float | None:

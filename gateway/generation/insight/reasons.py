@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from gateway.generation.insight.times import RequestTimes
 from gateway.history.requests import OvertakingCounts
 from gateway.scheduling.lmaas.inner_shares import Level
 
@@ -30,6 +31,7 @@ class WaitFacts(Struct, frozen=True, kw_only=True):
     waits_for_share: Level | None = None
     overdue: bool = False
     preemptions: int = 0
+    times: RequestTimes | None = None
     gave_up: str | None = None
 
 
@@ -85,7 +87,14 @@ def _circumstances(facts: WaitFacts) -> Iterator[str]:
         yield "the order was that of arrival"
     if facts.preemptions:
         times = "once" if facts.preemptions == 1 else f"{facts.preemptions} times"
-        yield f"while it ran it was suspended {times} because memory had run out"
+        lost_s = facts.times.preempted_s if facts.times is not None else 0.0
+        lasted = f", {lost_s:.2f} s in all," if lost_s else ""
+        yield f"while it ran it was suspended {times}{lasted} because memory had run out"
+    if facts.state != "waiting" and facts.started and facts.times is not None:
+        yield (
+            f"its prompt took {facts.times.prefill_s:.2f} s, and its answer "
+            f"{facts.times.running_s:.2f} s next to others"
+        )
     if facts.state == "waiting" and facts.started:
         yield "it waits to go on where it stopped"
 

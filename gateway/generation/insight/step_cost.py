@@ -1,33 +1,25 @@
 """The cost of the engine's steps, learned while it serves."""
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import Struct
 
 from engine.protocol import Step, StepWork
 from gateway.scheduling.learned_cost import LearnedCost
+from gateway.scheduling.waits.snapshot import StepTime
 
 MIN_STEPS: Final = 200  # fewer say little about an engine
 
 
-class StepCoefficients(NamedTuple):
-    """Seconds of a step, and per prompt token, per KV token it reads, and so on in decoding."""
-
-    step_s: float
-    prompt_token_s: float
-    prompt_read_s: float
-    sequence_s: float
-    kv_token_s: float
-
-
-PRIOR: Final = StepCoefficients(1e-2, 1e-4, 1e-7, 1e-3, 1e-6)  # of no particular engine
+PRIOR: Final = StepTime(1e-2, 1e-4, 1e-7, 1e-3, 1e-6)  # of no particular engine
+RECENT_DECAY: Final = 0.99  # of a step's weight in recent times, per later step
 PRIOR_STEPS: Final = 0.1  # weight of the prior's proportions, in steps, against noise
 
 
 class LearnedStepCost(Struct, frozen=True):
     """The cost of `steps` steps. `error` is the mean relative error of their modelled times."""
 
-    coefficients: StepCoefficients
+    coefficients: StepTime
     steps: int
     error: float
 
@@ -44,6 +36,8 @@ class StepCostLearner:
         self._total_amounts = [0.0] * len(PRIOR)
         self._total_s = 0.0
         self._total_error = 0.0
+        self._recent_amounts = [0.0] * len(PRIOR)
+        self._recent_s = 0.0
 
     def observe(self, step: Step) -> None:
         """Learn from a step."""
@@ -54,9 +48,24 @@ class StepCostLearner:
         counted_s = self._learned.observe(amounts, step.took_s)
         if counted_s is None:
             return
+        self._recent_s = RECENT_DECAY * self._recent_s + counted_s
+        self._recent_amounts = [
+            RECENT_DECAY * a + b for a, b in zip(self._recent_amounts, amounts, strict=True)
+        ]
         self._total_s += counted_s
         self._total_error += abs(estimate_s / counted_s - 1)
         self._total_amounts = [a + b for a, b in zip(self._total_amounts, amounts, strict=True)]
+
+    @property
+    def recent(self) -> StepTime | None:
+        """The cost, scaled to the time of recent steps; None before `MIN_STEPS` steps.
+
+        The speed of a machine with other work varies.
+        """
+        if self._learned.outcomes < MIN_STEPS:
+            return None
+        scale = self._recent_s / self._learned.estimate(self._recent_amounts)
+        return StepTime(*(scale * each for each in self._learned.coefficients))
 
     @property
     def cost(self) -> LearnedStepCost | None:
@@ -65,10 +74,10 @@ class StepCostLearner:
         if steps < MIN_STEPS:
             return None
         scale = self._total_s / self._learned.estimate(self._total_amounts)
-        coefficients = StepCoefficients(*(scale * each for each in self._learned.coefficients))
+        coefficients = StepTime(*(scale * each for each in self._learned.coefficients))
         return LearnedStepCost(coefficients, steps, self._total_error / steps)
 
 
 def _amounts(work: StepWork) -> tuple[float, float, float, float, float]:
-    """The work in the order of `StepCoefficients`."""
+    """The work in the order of `StepTime`."""
     return 1.0, work.prompt_tokens, work.prompt_reads, work.sequences, work.kv_tokens

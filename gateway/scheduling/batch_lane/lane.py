@@ -16,12 +16,12 @@ from gateway.scheduling.batch_lane.reserve import ArrivalReserve
 from gateway.scheduling.dispatch import Dispatch, dispatch_of, waiting_batch_of
 from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.lmaas.cost import expected_length
-from gateway.scheduling.lmaas.fair_share import service
 from gateway.scheduling.lmaas.output_lengths import OutputLengths
 from gateway.scheduling.requests import (
     QueuedRequest,
     RunningSequence,
     WaitingBatch,
+    service,
 )
 from gateway.scheduling.serving_time import ServingTime
 

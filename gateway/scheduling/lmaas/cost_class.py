@@ -37,6 +37,11 @@ class QueueEntry(Struct, eq=False):
     credit: WaitingCredit | None = None
     turn: Turn["QueueEntry"] | None = None
 
+    def rank(self, now_s: float, gain_per_s: float) -> float:
+        """The rank that a class of requests of exactly this cost would have, see `CostClass`."""
+        waited_s, urgency = now_s - self.virtual_arrival_s, self.request.urgency
+        return gain_per_s * urgency * waited_s + log(urgency / self.cost)
+
 
 def class_key(entry: QueueEntry) -> ClassKey:
     """The class of a request."""

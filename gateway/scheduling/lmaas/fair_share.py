@@ -10,13 +10,7 @@ from typing import Final
 
 from gateway.scheduling.lazy_heap import LazyHeap
 
-GENERATED_TOKEN_WEIGHT: Final = 2.0  # in prompt tokens (VTC, section 5)
 MAX_ABSENT: Final = 1024  # holders without queued requests whose counters are kept
-
-
-def service(prompt_tokens: float, generation_tokens: float) -> float:
-    """The service that a request is charged for, in prompt tokens."""
-    return prompt_tokens + GENERATED_TOKEN_WEIGHT * generation_tokens
 
 
 class FairShare:

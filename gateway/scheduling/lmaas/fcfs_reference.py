@@ -119,6 +119,10 @@ class WaitNormaliser:
         self._weight = MEAN_DECAY * self._weight + 1
         self._mean_s += (serving_s - self._mean_s) / self._weight
         self._arrivals += 1
+        return self.credit(serving_s)
+
+    def credit(self, serving_s: float) -> "WaitingCredit":
+        """The waiting credit of a request of this serving time."""
         return WaitingCredit(self._arrivals, serving_s, self._weight, self._mean_s, self._longest_s)
 
     def revised(self, credit: "WaitingCredit", serving_s: float) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import count
+from math import log
 from typing import ClassVar, Final, Literal
 
 from msgspec.structs import replace
@@ -12,13 +13,14 @@ from gateway.scheduling.dispatch import Dispatch, dispatch_of, waiting_batch_of
 from gateway.scheduling.lmaas.cost import expected_length, request_cost, risk_adjusted_length
 from gateway.scheduling.lmaas.cost_class import CostClass, QueueEntry
 from gateway.scheduling.lmaas.deadlines import StartLimits, start_limits
-from gateway.scheduling.lmaas.fair_share import FairShare, service
+from gateway.scheduling.lmaas.fair_share import FairShare
 from gateway.scheduling.lmaas.inner_shares import Level, ShareLevel
 from gateway.scheduling.lmaas.output_lengths import OutputLengths
 from gateway.scheduling.lmaas.tenant_queue import Candidates, OrderBounds, TenantQueue
 from gateway.scheduling.lmaas.tenant_usage import TenantUsage
-from gateway.scheduling.requests import QueuedRequest, RunningSequence, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, RunningSequence, WaitingBatch, service
 from gateway.scheduling.serving_time import ServingTime
+from gateway.scheduling.waits.snapshot import RankedQueue, RankedRequest, TenantOrder
 
 MAX_SHORT_QUEUE: Final = 2  # requests; a queue this short is served in order of arrival
 
@@ -223,6 +225,46 @@ class LmaasPolicy:
             for tenant in self.shares.lowest_first()
             for batch in self._tenants[tenant].batches(now_s, by_arrival=by_arrival)
         ]
+
+    def ranked(self, now_s: float) -> Callable[[], RankedQueue]:
+        """Note the queue as it is; the returned function ranks it, and may run in any thread."""
+        entries, by_arrival = list(self._waiting.values()), not self._trusted
+        tenants = {
+            tenant: TenantOrder(
+                self.shares.counter(tenant),
+                1.0 if by_arrival else self._tenants[tenant].gain_per_s,
+            )
+            for tenant in self._queued_shares
+        }
+
+        def rank() -> RankedQueue:
+            if by_arrival:
+                ranks = [now_s - entry.request.arrived_s for entry in entries]
+            else:
+                gains = {tenant: order.gain_per_s for tenant, order in tenants.items()}
+                ranks = [entry.rank(now_s, gains[entry.request.tenant]) for entry in entries]
+            requests = [entry.request for entry in entries]
+            return RankedQueue(list(map(RankedRequest, requests, ranks)), tenants)
+
+        return rank
+
+    def rank_of(self, request_id: str, now_s: float) -> float | None:
+        """The rank of one queued request; None if it is not queued."""
+        entry = self._waiting.get(request_id)
+        if entry is None:
+            return None
+        if not self._trusted:
+            return now_s - entry.request.arrived_s
+        return entry.rank(now_s, self._tenants[entry.request.tenant].gain_per_s)
+
+    def rank_of_new(self, request: QueuedRequest) -> float:
+        """The rank that a request would have if it arrived now."""
+        if not self._trusted:
+            return 0.0
+        serving_s, cost = self._work_of(request)
+        queue = self._tenants.get(request.tenant)
+        credit = 0.0 if queue is None else queue.gain_per_s * queue.credit_s(serving_s)
+        return credit * request.urgency + log(request.urgency / cost)
 
     def check(self) -> None:
         """AssertionError if queues and shares disagree."""

@@ -77,6 +77,10 @@ class TenantQueue:
         """The increase of a rank (a logarithm) per second of waiting, at urgency 1."""
         return self._bounds.waiting_weight / self._normaliser.seconds
 
+    def credit_s(self, serving_s: float) -> float:
+        """The waiting credit of a request of this serving time that arrives now."""
+        return self._normaliser.credit(serving_s).seconds
+
     def add(self, entry: QueueEntry, limits: StartLimits, now_s: float) -> None:
         """Queue a request."""
         entry.credit = self._normaliser.arrived(entry.serving_s)

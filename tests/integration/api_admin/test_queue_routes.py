@@ -25,7 +25,8 @@ async def test_empty_queue_is_an_empty_list(client: httpx.AsyncClient) -> None:
     assert await queue(client) == {
         "object": "list",
         "totals": {
-            "waiting": 0, "running": 0, "batches": 0, "waiting_tokens": 0, "longest_wait_s": 0.0
+            "waiting": 0, "running": 0, "batches": 0, "waiting_tokens": 0, "longest_wait_s": 0.0,
+            "forecast_age_s": None, "forecast_interval_s": 1.0,
         },
         "data": [],
         "has_more": False,
@@ -117,7 +118,14 @@ async def test_ended_request_is_explained_from_history(
     a_record: Callable[..., Record],
 ) -> None:
     record = a_record(
-        queued_s=2.0, queue_ahead=3, passed_by=0, policy_order="arrival", preemptions=1
+        queued_s=2.0,
+        first_token_s=2.5,
+        response_s=6.0,
+        preempted_s=1.0,
+        queue_ahead=3,
+        passed_by=0,
+        policy_order="arrival",
+        preemptions=1,
     )
     writer = HistoryWriter(sessions, tmp_path)
     writer.record(record)
@@ -127,8 +135,10 @@ async def test_ended_request_is_explained_from_history(
     assert shown["passes"] == {"urgent": 0, "other_tenant": 0, "shorter": 0, "other": 0}
     assert shown["why"] == (
         "It waited 2.00 s: 3 requests waited when it came; the order was that of arrival; while it "
-        "ran it was suspended once because memory had run out."
+        "ran it was suspended once, 1.00 s in all, because memory had run out; its prompt took "
+        "0.50 s, and its answer 2.50 s next to others."
     )
+    assert sum(shown["times"].values()) == pytest.approx(shown["response_s"])
 
 
 async def test_read_key_sees_the_queue_and_cannot_cancel(

@@ -4,6 +4,7 @@ import csv
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -24,6 +25,7 @@ from gateway.api.openai.usage import OwnUsageController
 from gateway.api.query import check_query
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions
+from gateway.generation.service import GenerationService
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.listing import RequestList
 from gateway.history.record import Record
@@ -38,6 +40,14 @@ from tests.integration.query_count import counted
 
 Client = httpx.AsyncClient
 CHAT = {"model": "model", "input": "0.15", "output": "0.6"}
+
+
+class IdleService(GenerationService):
+    """In which nothing waits or runs."""
+
+    def __init__(self) -> None:
+        nothing: Any = SimpleNamespace(progress=lambda *_: None)
+        self.scheduler = nothing
 
 
 def given(service: object) -> Provide:
@@ -74,6 +84,7 @@ async def client(sessions: Sessions, build: Builder) -> AsyncIterator[Client]:
                 ("prices", Prices(sessions)),
                 ("usage", UsageReport(sessions)),
                 ("usages", RequestUsages(sessions)),
+                ("service", IdleService()),
                 ("finished", RequestList(sessions)),
             )
         },

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.api.openai.chat_schema import ChatCompletionRequest
-from gateway.api.openai.streams import event_stream
+from gateway.api.openai.streams import IdleComments, event_stream
 from gateway.tenancy.authentication import Caller
 from tests.conftest import PATIENCE_S
 
@@ -30,7 +30,7 @@ async def test_event_is_one_line_for_every_client() -> None:
     async def events() -> AsyncGenerator[object, None]:
         yield {"content": text}
 
-    stream: Any = event_stream(events(), {}, comment_interval_s=PATIENCE_S)
+    stream: Any = event_stream(events(), {}, IdleComments(lambda: None, PATIENCE_S))
     received = [event async for event in stream.iterator]
     lines = b"".join(received).decode().splitlines()
     assert [line[:6] for line in lines] == ["data: ", "", "data: ", ""]

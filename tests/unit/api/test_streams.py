@@ -34,6 +34,7 @@ class EndlessAnswer:
     hold = None
     limited_by = None
     trace = SchedulingTrace()
+    expected_band_s = None
     tokens = (1,)
     arrived_at = datetime.now(UTC)
     prediction = SimpleNamespace(median=3.0, label="app")
@@ -53,6 +54,9 @@ class FakeService:
 
     def __init__(self) -> None:
         self.cancelled: list[Any] = []
+
+    def comment(self, state: Any) -> str | None:
+        return getattr(state, "place", None)
 
     def cancel(self, state: Any) -> None:
         self.cancelled.append(state)
@@ -108,6 +112,20 @@ class HeldAnswer(EndlessAnswer):
 
     async def wait_for_growth(self) -> None:
         await self._grew.wait()
+
+
+async def test_a_queued_stream_says_its_place_until_it_starts() -> None:
+    grew, words = asyncio.Event(), "waiting, place 3"
+    answer: Any = HeldAnswer(0, grew)
+    answer.place = words
+    data = ChatCompletionRequest(model="m", messages=[ChatMessage("user", "king")], stream=True)
+    timeouts, request = ClientTimeouts(read_timeout_s=0.15), SimpleNamespace(state={})
+    stream: Any = await respond(CHAT_FORM, [answer], FakeService(), data, request, timeouts)  # type: ignore[arg-type]
+    async with asyncio.timeout(PATIENCE_S):
+        assert await anext(stream.iterator) == f": {words}\n\n".encode()
+        answer.place = None
+        assert await anext(stream.iterator) == b": waiting\n\n"
+        await stream.iterator.aclose()
 
 
 async def test_role_leaves_with_the_first_token_and_comments_before() -> None:

@@ -15,7 +15,9 @@ from gateway.api.openai.timeouts import (
     TIMEOUT,
     ClientTimeouts,
     provide_timeouts,
+    screen_metadata,
 )
+from gateway.errors import InvalidRequest
 
 DEPENDENCIES = {"timeouts": Provide(provide_timeouts)}
 
@@ -103,3 +105,36 @@ def test_headers_are_documented(application: Litestar) -> None:
     assert documented.keys() == {DEADLINE, MAX_QUEUE, READ_TIMEOUT, TIMEOUT}
     assert all(each["in"] == "header" and not each["required"] for each in documented.values())
     assert "milliseconds" in documented[DEADLINE]["description"]
+
+
+def test_metadata_sets_timeouts_that_no_header_sets() -> None:
+    given = {DEADLINE: "5000", MAX_QUEUE: "250"}
+    assert ClientTimeouts().with_metadata(given) == ClientTimeouts(5.0, 0.25)
+    assert ClientTimeouts(deadline_s=1.0).with_metadata(given) == ClientTimeouts(1.0, 0.25)
+    by_client = ClientTimeouts(max_queue_s=9.0, read_timeout_s=10.0)
+    assert by_client.with_metadata(given).max_queue_s == 0.25
+    assert by_client.with_metadata({DEADLINE: "5000"}).max_queue_s == 9.0
+
+
+def test_invalid_metadata_is_refused_as_its_header_is() -> None:
+    with pytest.raises(InvalidRequest, match=f"{DEADLINE} is 'soon'") as refused:
+        ClientTimeouts().with_metadata({DEADLINE: "soon"})
+    assert refused.value.param == DEADLINE
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept", "ignored"),
+    [
+        ({"a": "b"}, None, ["metadata"]),
+        ({DEADLINE: 5000, "a": "b"}, {DEADLINE: "5000"}, ["metadata"]),
+        ({DEADLINE: "5000"}, {DEADLINE: "5000"}, []),
+        ("text", None, ["metadata"]),
+        (None, None, []),
+    ],
+)
+def test_other_metadata_is_named_as_ignored(
+    metadata: object, kept: object, ignored: list[str]
+) -> None:
+    fields = {"metadata": metadata}
+    assert screen_metadata(fields) == ignored
+    assert fields.get("metadata") == kept

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import OverLimit, QueueFull, TenantQueueFull, Unavailable
+from gateway.generation.queue.appointments import Amount, Appointments
 from gateway.generation.queue.load import QueueBounds, QueueLoad
 
 
@@ -45,6 +46,7 @@ def test_no_bound_is_exceeded_and_only_what_would_exceed_one_is_refused(
             name = next(iter(queued))
             del queued[name]
             load.remove(name)
+        load.appointments = Appointments()  # they are tested below
         load.check_counts()
 
 
@@ -62,7 +64,7 @@ def test_retry_is_after_the_queued_work_at_the_engines_pace() -> None:
     load.stepped(0, 5.0)  # nothing was computed: no pace
     with pytest.raises(TenantQueueFull, match="9 answers of 900 tokens") as refused:
         load.check("a", 1, 200)
-    assert refused.value.retry_after_s == pytest.approx(9.0)
+    assert refused.value.retry_after_s == 2.0  # a ninth of 9 s, with caution, in whole seconds
     assert refused.value.should_retry
     load.check("b", 1, 200)
 
@@ -72,9 +74,67 @@ def test_no_library_retries_what_takes_longer_than_it_waits() -> None:
     load.add("r", "a", 900)
     load.stepped(10, 1.0)
     with pytest.raises(TenantQueueFull) as refused:
-        load.check("a", 1, 200)
-    assert refused.value.retry_after_s == pytest.approx(90.0)
+        load.check("a", 1, 400)
+    assert refused.value.retry_after_s == pytest.approx(100.0)
+    assert load.appointments.total.requests == 0
     assert not refused.value.should_retry
+
+
+def test_room_is_kept_for_a_refused_request_until_its_time() -> None:
+    now_s = 0.0
+    load = QueueLoad(QueueBounds(requests=2, tenant_requests=2), clock=lambda: now_s)
+    load.add("1", "a", 10)
+    load.add("2", "b", 10)
+    load.stepped(10, 1.0)
+    with pytest.raises(QueueFull) as refused:
+        load.check("c", 1, 10)
+    assert refused.value.retry_after_s == 2.0
+    load.remove("1")
+    with pytest.raises(QueueFull):
+        load.check("d", 1, 10)
+    now_s = 2.0
+    load.check("c", 1, 10)
+    load.appointments.keep("c")
+    load.add("3", "c", 10)
+    assert load.appointments.of("c").requests == 0
+    with pytest.raises(QueueFull):
+        load.check("c", 1, 10)
+
+
+def test_later_refusals_are_given_later_times() -> None:
+    load = QueueLoad(QueueBounds(requests=4, tenant_requests=4), clock=lambda: 0.0)
+    for number in range(4):
+        load.add(str(number), "a", 30)
+    load.stepped(10, 1.0)
+    times = []
+    for tenant in "bcd":
+        with pytest.raises(QueueFull) as refused:
+            load.check(tenant, 1, 30)
+        times.append(refused.value.retry_after_s)
+    assert times == sorted(times)
+    assert times[-1] > times[0]
+
+
+def test_an_appointment_without_its_request_passes() -> None:
+    now_s = 0.0
+    load = QueueLoad(QueueBounds(requests=1, tenant_requests=1), clock=lambda: now_s)
+    load.add("1", "a", 10)
+    with pytest.raises(QueueFull):
+        load.check("b", 1, 10)
+    load.remove("1")
+    now_s = 60.0
+    load.check("c", 1, 10)
+    assert load.appointments.total == Amount()
+
+
+def test_no_more_is_kept_than_the_bound() -> None:
+    load = QueueLoad(QueueBounds(requests=3, tenant_requests=2), clock=lambda: 0.0)
+    for number in range(2):
+        load.add(str(number), "a", 10)
+    for _ in range(9):
+        with pytest.raises(TenantQueueFull):
+            load.check("a", 1, 10)
+    assert load.appointments.of("a").requests <= 2
 
 
 def test_a_request_that_no_empty_queue_holds_is_not_worth_a_retry() -> None:

@@ -5,9 +5,10 @@ from random import Random
 import pytest
 
 from engine.protocol import KvState, Step, StepWork
-from gateway.generation.insight.step_cost import MIN_STEPS, StepCoefficients, StepCostLearner
+from gateway.generation.insight.step_cost import MIN_STEPS, StepCostLearner
+from gateway.scheduling.waits.snapshot import StepTime
 
-ENGINE = StepCoefficients(4e-3, 2e-4, 3e-8, 5e-4, 2e-7)
+ENGINE = StepTime(4e-3, 2e-4, 3e-8, 5e-4, 2e-7)
 
 
 def some_work(random: Random) -> StepWork:
@@ -21,7 +22,7 @@ def some_work(random: Random) -> StepWork:
     )
 
 
-def seconds(engine: StepCoefficients, work: StepWork) -> float:
+def seconds(engine: StepTime, work: StepWork) -> float:
     amounts = 1.0, work.prompt_tokens, work.prompt_reads, work.sequences, work.kv_tokens
     return sum(c * a for c, a in zip(engine, amounts, strict=True))
 
@@ -74,3 +75,18 @@ def test_counts_that_grow_together_share_the_cost_as_in_any_engine() -> None:
     found = learner.cost
     assert found is not None
     assert found.coefficients.sequence_s > 100 * found.coefficients.kv_token_s
+
+
+def test_recent_cost_follows_the_pace() -> None:
+    random, learner = Random(4), StepCostLearner()
+    for slower in (1.0, 2.0):
+        for _ in range(600):
+            work = some_work(random)
+            learner.observe(a_step(work, slower * seconds(ENGINE, work)))
+    recent, lasting = learner.recent, learner.cost
+    assert recent is not None
+    assert lasting is not None
+    works = [some_work(random) for _ in range(300)]
+    now_s = 2 * sum(seconds(ENGINE, work) for work in works)
+    assert sum(seconds(recent, work) for work in works) == pytest.approx(now_s, rel=0.1)
+    assert sum(seconds(lasting.coefficients, work) for work in works) < 0.9 * now_s

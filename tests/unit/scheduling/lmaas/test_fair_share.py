@@ -6,12 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.fair_share import (
-    GENERATED_TOKEN_WEIGHT,
-    MAX_ABSENT,
-    FairShare,
-    service,
-)
+from gateway.scheduling.lmaas.fair_share import MAX_ABSENT, FairShare
+from gateway.scheduling.requests import GENERATED_TOKEN_WEIGHT, service
 
 weights = st.lists(st.floats(0.25, 8.0), min_size=2, max_size=5)
 actions = st.lists(

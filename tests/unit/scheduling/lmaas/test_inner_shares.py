@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.lmaas.cost import expected_length
-from gateway.scheduling.lmaas.fair_share import service
 from gateway.scheduling.lmaas.inner_shares import ShareLevel
 from gateway.scheduling.lmaas.policy import LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import MAX_LEAD, MAX_PER_DISPATCH, OrderBounds
-from gateway.scheduling.requests import QueuedRequest
+from gateway.scheduling.requests import QueuedRequest, service
 
 MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 Path: TypeAlias = tuple[str, str]  # app and user

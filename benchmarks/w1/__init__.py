@@ -1,0 +1,1 @@
+"""The wait that is reported to a client, against naive estimates."""

@@ -1,0 +1,172 @@
+"""Keeps the forecast of the queue current: about once a second, in a thread."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from gateway.generation.engine_session import EngineSession
+from gateway.generation.insight.step_cost import StepCostLearner
+from gateway.generation.request_state import RequestState
+from gateway.generation.request_table import RequestTable
+from gateway.scheduling.control_loop import ControlLoop
+from gateway.scheduling.requests import QueuedRequest
+from gateway.scheduling.waits.estimator import (
+    INTERVAL_S,
+    FinishedRun,
+    ForecastRun,
+    Outlook,
+    WaitEstimator,
+    finish_band,
+)
+from gateway.scheduling.waits.forecast import give_way
+from gateway.scheduling.waits.snapshot import (
+    QueueSnapshot,
+    RankedQueue,
+    RankingPolicy,
+    StepTime,
+    ranked_by_arrival,
+)
+
+MAX_CORE_SHARE: Final = 0.02  # of a core; where a forecast takes longer, the next comes later
+NOT_LIMITED: Final = 1 << 20  # running sequences
+
+log = structlog.get_logger()
+
+
+class QueueWaits:
+    """Feeds the wait estimator, and reads it for requests. Each call takes some microseconds.
+
+    `interval_s` is the time between two forecasts at present, `INTERVAL_S` or more: so long that
+    forecasts take at most `MAX_CORE_SHARE` of a core.
+    """
+
+    def __init__(
+        self,
+        loop: ControlLoop,
+        table: RequestTable,
+        session: EngineSession,
+        step_cost: StepCostLearner,
+        clock: Callable[[], float],
+    ) -> None:
+        self.estimator = WaitEstimator()
+        self.interval_s = INTERVAL_S
+        self._loop = loop
+        self._table = table
+        self._session = session
+        self._step_cost = step_cost
+        self._clock = clock
+        self._decisions = 0
+        self._arrived_in: dict[str, int] = {}  # the decision before each arrival
+        self._task: asyncio.Task[None] | None = None
+
+    def decided(self) -> None:
+        """A decision begins."""
+        self._decisions += 1
+
+    def arrived(self, state: RequestState) -> None:
+        """A request was queued: note its expected start and finish."""
+        request = state.queued_request
+        assert request is not None
+        now_s = self._clock()
+        self._arrived_in[request.id] = self._decisions
+        band = self.estimator.arrive(request, self._rank_of(request.id, now_s), now_s)
+        before_s = now_s - state.arrived_s
+        state.expect(band.p50 + before_s, (band.p10 + before_s, band.p90 + before_s))
+        self._keep_current()
+
+    def started(self, state: RequestState, now_s: float) -> None:
+        """A request starts."""
+        name = state.id.hex
+        waited = self._decisions > self._arrived_in.pop(name, 0) + 1
+        self.estimator.started(name, now_s, waited=waited)
+        if not waited:  # it was expected, and seen, to start at once
+            state.expect(now_s - state.arrived_s)
+
+    def left(self, state: RequestState) -> None:
+        """A request left the queue without a start."""
+        self._arrived_in.pop(state.id.hex, None)
+        self.estimator.left(state.id.hex)
+
+    def revised(self, state: RequestState) -> None:
+        """A queued request has another prediction."""
+        if state.queued_request is not None:
+            self.estimator.revise(state.queued_request)
+
+    def outlook(self, state: RequestState, now_s: float) -> Outlook | None:
+        """When a waiting request starts and ends; None if nothing is known of it."""
+        return self.estimator.outlook(state.id.hex, now_s)
+
+    def of_new(self, request: QueuedRequest) -> Outlook:
+        """When a request would start and end that were queued now."""
+        policy, now_s = self._loop.policy, self._clock()
+        rank = policy.rank_of_new(request) if isinstance(policy, RankingPolicy) else 0.0
+        start = self.estimator.band_of_new(request.tenant, rank, now_s)
+        runs_s = self.estimator.step_s * request.median
+        return Outlook(len(self._table.waiting) + 1, start, finish_band(start, runs_s, request))
+
+    def _rank_of(self, request_id: str, now_s: float) -> float:
+        policy = self._loop.policy
+        rank = policy.rank_of(request_id, now_s) if isinstance(policy, RankingPolicy) else None
+        return 0.0 if rank is None else rank
+
+    def _keep_current(self) -> None:
+        """Forecast at intervals from now on, as long as anything waits or runs."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._forecast())
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("wait_forecast_failed", exc_info=error)
+
+    async def _forecast(self) -> None:
+        while self._table.waiting or self._table.running:
+            if self._session.accepting and self._session.info is not None:
+                run = self._begin()
+                finished, took_s = await asyncio.to_thread(_timed, run)
+                self.estimator.adopt(finished)
+                self.interval_s = max(INTERVAL_S, took_s / MAX_CORE_SHARE)
+            await asyncio.sleep(self.interval_s)
+
+    def _begin(self) -> ForecastRun:
+        """What a forecast starts from; it is read in the thread, but for what may change."""
+        now_s, policy = self._clock(), self._loop.policy
+        states = [each for each in self._table.running.values() if each.in_order]
+        queue: Callable[[], RankedQueue]
+        if isinstance(policy, RankingPolicy):
+            queue = policy.ranked(now_s)
+        else:
+            waiting = [s.queued_request for s in self._table.waiting.values() if s.in_order]
+            requests = [each for each in waiting if each is not None]
+            queue = lambda: ranked_by_arrival(requests, now_s)  # noqa: E731
+        served, step = self._session.served, self._step_time()
+
+        def snapshot() -> QueueSnapshot:
+            return QueueSnapshot(
+                now_s,
+                queue(),
+                [state.to_running() for state in states],
+                step,
+                float(served.kv.pages * served.kv.page_tokens),
+                served.max_running or NOT_LIMITED,
+            )
+
+        return self.estimator.begin(now_s, snapshot)
+
+    def _step_time(self) -> StepTime:
+        """The learned cost of steps at their recent pace; before that, the newest step's time."""
+        learned, step = self._step_cost.recent, self._session.step
+        if learned is not None:
+            return learned
+        return StepTime(0.01 if step is None else step.took_s, 0.0, 0.0, 0.0, 0.0)
+
+
+def _timed(run: ForecastRun) -> tuple[FinishedRun, float]:
+    """Run in a thread; returns also the processor time that it took."""
+    began_s = time.thread_time()
+    finished = run.run(give_way)
+    return finished, time.thread_time() - began_s

@@ -1,0 +1,1 @@
+"""When queued requests start and end: the queue run forward, with bands by its own errors."""
