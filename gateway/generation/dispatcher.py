@@ -299,7 +299,7 @@ class Dispatcher:
         assert state.queued_request is not None
         self._table.running[state.sequence_id] = state
         state.preempt_first = self._preemption.of(state)
-        state.suspended = state.preemption_requested = False
+        state.suspended = False
         return state.to_sequence(
             self._session.served.stop_ids, self._loop.reserve(state.queued_request)
         )

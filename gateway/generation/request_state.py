@@ -135,7 +135,6 @@ class RequestState:
         self.cached_tokens: int | None = None  # of the prompt, not computed; None: not known
         self.preemptions = 0
         self.preempt_first = 0  # as the engine knows it
-        self.preemption_requested = False
         self.suspended = False  # preempted and not resumed
         self.queued_again = False  # it waits to go on: its lock-step batch ran out of memory
         self.dispatched_s: float | None = None
