@@ -8,6 +8,7 @@ decisions are the same with and without them.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
+from gateway.scheduling.admission.interface import STEPS_BETWEEN_DECISIONS
 from gateway.scheduling.admission.ledger import HeldPages, held_pages
 from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.batch_lane.lane import MAX_PER_LOCKSTEP_BATCH, BatchLane
@@ -17,7 +18,6 @@ from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.policy import LockstepPolicy, Policy, SharingPolicy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
 
-STEPS_BETWEEN_DECISIONS: Final = 16  # while requests are queued and nothing ends
 STEPS_UNTIL_ROOM: Final = 8  # without a start, until a tenant under its share gets room
 ENDS_BETWEEN_JUDGEMENTS: Final = 20  # judgements of whether predictions are reliable
 

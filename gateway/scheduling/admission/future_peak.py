@@ -2,7 +2,8 @@
 
 A request starts if, at every step h ahead, `P(use(h) > capacity) · lost(h) ≤ produced(h)`: the
 engine's seconds to make its KV memory again, were it preempted then, against those that its tokens
-until then are worth (`prices`). With use normally distributed this is the rule `max_h (E[use(h)] +
+until then are worth (`prices`), or until the next decision, before which it would not start
+instead. With use normally distributed this is the rule `max_h (E[use(h)] +
 z(h)·sd[use(h)]) ≤ capacity` with z(h) = Φ⁻¹(1 - produced(h)/lost(h)), the critical ratio of a
 newsvendor: above 0 where preemptions are dear, below 0 where idle memory is, and without bound once
 the tokens until h are worth a preemption at h. Before the engine's cost is known, z is a constant.
@@ -23,7 +24,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from gateway.quantiles import Floats
-from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
+from gateway.scheduling.admission.interface import NO_CAPACITY, STEPS_BETWEEN_DECISIONS, Capacity
 from gateway.scheduling.admission.ledger import prefix_pages
 from gateway.scheduling.admission.length_distribution import LengthDistributions, survival_function
 from gateway.scheduling.admission.prefix_forecast import (
@@ -281,7 +282,10 @@ class FuturePeak:
         """Whether what the request produces is worth what it may lose, at each step ahead."""
         lost_s, produced_s = self._prices.lost_s, self._prices.produced_s
         grid = self._grids[self._steps]
-        enough = min(self._prices.break_even_steps(request.prompt_tokens), request.max_tokens + 1)
+        enough = max(
+            self._prices.break_even_steps(request.prompt_tokens), STEPS_BETWEEN_DECISIONS + 1
+        )
+        enough = min(enough, request.max_tokens + 1)
         ahead = slice(self._steps + 1, int(grid.first.searchsorted(enough)))
         if ahead.stop <= ahead.start:
             return True
@@ -299,6 +303,8 @@ class FuturePeak:
         exceeded = np.interp(excess / np.sqrt(variance + MIN_VARIANCE), TAIL_POINTS, TAIL_CHANCES)
         steps = grid.steps[ahead]
         generated = (survival * steps).cumsum() - survival * (steps - 1)  # by the first step
+        decision = int(grid.first[ahead].searchsorted(STEPS_BETWEEN_DECISIONS, side="right"))
+        generated = np.maximum(generated, generated[decision - 1])
         held = request.prompt_tokens + grid.first[ahead]
         loses = lost_s * held * survival * exceeded > produced_s * generated
         worst = int(loses.argmax())
@@ -320,7 +326,9 @@ class FuturePeak:
         variance = float(self._variance[interval]) + pages**2 * survival * (1 - survival)
         exceeded = erfc(-excess / sqrt(2 * (variance + MIN_VARIANCE))) / 2
         loss_s = self._prices.lost_s * (request.prompt_tokens + first) * survival * exceeded
-        return loss_s > self._prices.produced_s * first * (1 + TAIL_ERROR)
+        return loss_s > self._prices.produced_s * max(first, STEPS_BETWEEN_DECISIONS) * (
+            1 + TAIL_ERROR
+        )
 
     @property
     def _prices(self) -> Prices:

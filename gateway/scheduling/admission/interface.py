@@ -13,6 +13,8 @@ from gateway.scheduling.requests import (
     SharedPrefix,
 )
 
+STEPS_BETWEEN_DECISIONS: Final = 16  # while requests are queued and nothing ends
+
 AdmissionName: TypeAlias = Literal["peak", "reserved", "maximum", "held"]
 
 

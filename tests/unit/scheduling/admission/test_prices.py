@@ -78,9 +78,9 @@ def pays_at_every_step(
     alive = LengthDistributions.of([request.started()]).survival(
         np.arange(MAX_TOKENS + 1, dtype=float)
     )[0]
-    generated, pays, nearest = 0.0, True, float("inf")
+    generated = alive[1 : request.max_tokens + 1].sum()  # all come before the next decision
+    pays, nearest = True, float("inf")
     for step in range(1, request.max_tokens + 1):
-        generated += alive[step]
         own = ceil((request.prompt_tokens + step) / page)
         use = mean[step] + own * alive[step]
         deviation = (variance[step] + own**2 * alive[step] * (1 - alive[step]) + 1e-12) ** 0.5
