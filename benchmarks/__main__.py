@@ -50,6 +50,7 @@ from benchmarks.s3 import run as s3
 from benchmarks.s4 import live_run as s4_live
 from benchmarks.s4 import run as s4
 from benchmarks.s5 import run as s5
+from benchmarks.s6 import run as s6
 from benchmarks.t1 import run as t1
 from benchmarks.w1 import run as w1
 from gateway.errors import LmaasError
@@ -462,6 +463,15 @@ def memory(quick: bool, jobs: int) -> None:
     """Reservation rules for answers, on simulated cards."""
     with _errors_in_one_line():
         s3.run(quick=quick, jobs=jobs)
+
+
+@main.command("S6")
+@quick_option
+@jobs_option
+def admission(quick: bool, jobs: int) -> None:
+    """Admission priced in seconds against other rules, on every profile and predictor."""
+    with _errors_in_one_line():
+        s6.run(quick=quick, jobs=jobs)
 
 
 @main.command("S3-live")

@@ -372,7 +372,6 @@ def _options(settings: Settings) -> Options:
     """The policies' options, from the settings."""
     return Options(
         admission=None if settings.admission == "own" else settings.admission,
-        preempted_share=settings.preempted_share,
         waste_share=settings.waste_share,
         waste_reads=settings.waste_reads,
         max_delay_s=settings.max_delay_s,

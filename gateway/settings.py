@@ -317,15 +317,6 @@ class Settings(Struct, frozen=True, rename=_variable):
             "lengths, 1: same order, 0: chance); below it requests start in order of arrival",
         ),
     ] = 0.2
-    preempted_share: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1,
-            description="target preemption rate per completed request under memory pressure; "
-            "higher admits more at once, lower pauses fewer",
-        ),
-    ] = 0.1
     prediction_budget_ms: Annotated[
         float,
         Meta(

@@ -131,7 +131,6 @@ class DecisionLoad:
 
     def _ended(self, sequence: _Sequence) -> None:
         self.loop.ended(sequence.request, sequence.length, self._now_s)
-        self.loop.settle()
 
     def _dispatch(self) -> tuple[list[float], float]:
         """Dispatch until nothing fits; the seconds of each call, and of all refreshes in them."""

@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.harness.contenders import FCFS
+from benchmarks.harness.preemption import lost_share
 from gateway.quantiles import LEVELS, Floats
 from gateway.replay import comparison
 from gateway.replay.comparison import Case, Contender, ReplayRun
@@ -28,8 +29,6 @@ MIN_REQUESTS: Final = 1_500
 WARM_UP_SHARE: Final = 0.3  # of the requests: measuring begins after their start
 MAXIMUM: Final = "maximum"
 PEAK: Final = "peak"  # our default
-PEAK_LOW_RATE: Final = "peak, seldom preempting"
-LOW_PREEMPTION_RATE: Final = 0.005
 ORACLE: Final = "peak oracle"
 
 
@@ -68,9 +67,6 @@ CONTENDERS: Final = (
     Contender(name="S³ oracle", policy="s3", predictor="oracle"),
     Contender(name="held", policy=FCFS, options=Options(admission="held")),
     Contender(name=PEAK, policy=FCFS),
-    Contender(
-        name=PEAK_LOW_RATE, policy=FCFS, options=Options(preempted_share=LOW_PREEMPTION_RATE)
-    ),
     Contender(name=ORACLE, policy=FCFS, predictor="oracle"),
 )
 
@@ -79,7 +75,7 @@ class ReservationMeasures(Struct, frozen=True, kw_only=True):
     """A contender's measures after the warm-up and while requests wait.
 
     `in_flight` and `kv_use` are means over time; `preempted` is the fraction of started requests.
-    `recomputed` is for the whole run.
+    `recomputed`, of the computed tokens, and `lost`, of the engine's time, are for the whole run.
     """
 
     in_flight: float
@@ -87,6 +83,7 @@ class ReservationMeasures(Struct, frozen=True, kw_only=True):
     kv_use: float
     preempted: float
     recomputed: float
+    lost: float
     unanswered: int
 
 
@@ -162,6 +159,7 @@ def reservation_measures(run: ReplayRun) -> ReservationMeasures:
         kv_use=mean_over(results.time_s, results.kv_pages, first_s, last_s) / run.case.pages,
         preempted=float((results.preemptions[settled] > 0).mean()),
         recomputed=results.recomputed_tokens / results.computed_tokens,
+        lost=lost_share(run.workload, run.case.engine, results),
         unanswered=int(np.isnan(results.finished_s).sum()),
     )
 

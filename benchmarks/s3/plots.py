@@ -14,7 +14,7 @@ from benchmarks.s3.rows import over_maximum, over_oracle
 from gateway.replay.measure.confidence import ConfidenceInterval
 from gateway.replay.report.plot_style import RC, add_legend, new_figure
 
-PALETTE: Final = ("#b4b8bf", "#9fd0b5", "#3f9e6e", "#d9822b", "#1f6fb4", "#7fb2dc", "#12406b")
+PALETTE: Final = ("#b4b8bf", "#9fd0b5", "#3f9e6e", "#d9822b", "#1f6fb4", "#12406b")
 
 
 def draw(cells: Iterable[Cell], folder: Path) -> None:

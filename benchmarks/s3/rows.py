@@ -1,18 +1,15 @@
 """The rows and targets of S3."""
 
 from collections.abc import Iterable, Iterator
-from itertools import product
 from typing import Final
 
 from benchmarks.harness.contenders import group_by_key, mean_ratio
 from benchmarks.harness.report import Row, Target, target
 from benchmarks.s3.cells import (
     FIXED,
-    LOW_PREEMPTION_RATE,
     MAXIMUM,
     ORACLE,
     PEAK,
-    PEAK_LOW_RATE,
     VARIED,
     Cell,
 )
@@ -21,7 +18,7 @@ from gateway.replay.measure.confidence import ConfidenceInterval, confidence_int
 MIN_IN_FLIGHT: Final = 6.0
 MIN_THROUGHPUT: Final = 0.92
 MIN_KV_USE: Final = 0.85
-SETTINGS: Final = {PEAK: "", PEAK_LOW_RATE: f", target {LOW_PREEMPTION_RATE:.1%}"}
+MAX_LOST: Final = 0.005
 
 
 def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
@@ -44,17 +41,18 @@ def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
                 "KV use": measured(group, contender, "kv_use").mean,
                 "preempted": measured(group, contender, "preempted").mean,
                 "recomputed": measured(group, contender, "recomputed").mean,
+                "lost": measured(group, contender, "lost").mean,
                 "unanswered": sum(each.measured[contender].unanswered for each in group),
             }
 
 
 def targets(cells: Iterable[Cell]) -> Iterator[Target]:
-    """The targets of our default and of a low preemption target; the worst model counts."""
+    """The targets of our default; the worst model counts."""
     found = group_by_key(cells)
-    for name, (contender, suffix) in product((FIXED.name, VARIED.name), SETTINGS.items()):
+    for name in (FIXED.name, VARIED.name):
         groups = [group for (lengths, _), group in found.items() if lengths == name]
-        for each in _targets(groups, contender, in_flight=name == FIXED.name):
-            yield Target(f"{name}{suffix}: {each.name}", each.value, each.target, each.met)
+        for each in _targets(groups, PEAK, in_flight=name == FIXED.name):
+            yield Target(f"{name}: {each.name}", each.value, each.target, each.met)
 
 
 def measured(group: Iterable[Cell], contender: str, name: str) -> ConfidenceInterval:
@@ -83,7 +81,7 @@ def _targets(groups: list[list[Cell]], contender: str, *, in_flight: bool) -> It
     yield target("tokens/s over the oracle's", smallest, MIN_THROUGHPUT)
     uses = [measured(group, contender, "kv_use").mean for group in groups]
     yield target("KV use", min(uses, default=None), MIN_KV_USE)
-    shares = [measured(group, contender, "preempted").mean for group in groups]
-    yield target("preempted", max(shares, default=None), LOW_PREEMPTION_RATE, "at most")
+    shares = [measured(group, contender, "lost").mean for group in groups]
+    yield target("time lost to preemption", max(shares, default=None), MAX_LOST, "at most")
     failed = sum(each.unanswered for each in measures) if measures else None
     yield target("out of memory", failed, 0, "at most")

@@ -87,6 +87,8 @@ class Dispatcher:
             self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
         else:
             self._pins.add(state)
+        if state.in_order:
+            state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
         self._arrive(state)
         if state.in_order:
             self._expect(state)
@@ -335,7 +337,7 @@ class Dispatcher:
         assert state.queued_request is not None
         self._table.running[state.sequence_id] = state
         state.preempt_first = self._preemption.of(state)
-        state.suspended = state.preemption_requested = False
+        state.suspended = False
         lane = self._host_lane if state.on_host else self._loop
         return state.to_sequence(self._session.served.stop_ids, lane.reserve(state.queued_request))
 

@@ -22,6 +22,7 @@ from gateway.generation.queue.load import QueueLoad
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
+from gateway.scheduling.admission.prices import EngineCost, LinearStepTime
 from gateway.scheduling.control_loop import ControlLoop
 
 STEPS_BETWEEN_REVISIONS: Final = 32
@@ -110,25 +111,31 @@ class EngineEvents:
         stopped = self._grow(step)
         if stopped:
             self._stop(stopped)
-        self._ended(step.finished, any_stopped=bool(stopped))
+        self._ended(step.finished)
         if step.returned:
             self._dispatcher.split(step.returned)
         self._metrics.stepped(step)
         self._step_cost.observe(step)
         self._load.stepped(step.computed, step.took_s)
         self._steps += 1
-        if self._steps % STEPS_BETWEEN_REVISIONS == 0 and self._table.running:
-            self._revise()
+        if self._steps % STEPS_BETWEEN_REVISIONS == 0:
+            self._price()
+            if self._table.running:
+                self._revise()
         if self._loop.due and self._table.waiting:
             self._dispatcher.decide_soon()
+
+    def _price(self) -> None:
+        """Let admission weigh by the cost of steps as learned so far."""
+        learned = self._step_cost.cost
+        if learned is not None:
+            step_time = LinearStepTime(**learned.coefficients._asdict())
+            served = self._session.served
+            self._loop.price(EngineCost(step_time, served.step_tokens or served.context_tokens))
 
     def _count_preemptions(self, preempted: Many[str]) -> None:
         running = self._table.running
         states = [running[sequence_id] for sequence_id in preempted if sequence_id in running]
-        unwanted = [state.lane for state in states if not state.preemption_requested]
-        self._loop.preempted(unwanted.count("interactive"))
-        if "batch" in unwanted:
-            self._loop.preempted(unwanted.count("batch"), "batch")
         now_s = self._clock()
         for state in states:
             state.suspend(now_s)
@@ -165,14 +172,12 @@ class EngineEvents:
             self._settlement.end(state, "length" if state.ended_by else "stop")
         self._session.cancel([state.sequence_id for state in stopped])
 
-    def _ended(self, finished: Many[Finish], *, any_stopped: bool) -> None:
+    def _ended(self, finished: Many[Finish]) -> None:
         """Settle the ends of a step: the first of them now, others in later turns of the loop."""
         begun = bool(self._unsettled)
         self._unsettled.extend(finished)
         if self._unsettled and not begun:
             self._settle_some()
-        elif any_stopped and not begun:
-            self._loop.settle()
 
     def _settle_some(self, most: int = MAX_ENDS_PER_TURN) -> None:
         """Settle the oldest of the ended sequences."""
@@ -182,8 +187,6 @@ class EngineEvents:
         self._finish([self._unsettled.popleft() for _ in range(count)])
         if self._unsettled:
             asyncio.get_running_loop().call_soon(self._settle_some)
-        else:
-            self._loop.settle()
         if self._loop.due and self._table.waiting:
             self._dispatcher.decide_soon()
 

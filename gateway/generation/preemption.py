@@ -50,6 +50,4 @@ class PreemptionOrder:
         """Ask the engine to preempt the sequences of these requests."""
         wanted = set(request_ids)
         victims = [state for state in self._table.running.values() if state.id.hex in wanted]
-        for state in victims:
-            state.preemption_requested = True
         self._session.preempt([state.sequence_id for state in victims])

@@ -137,7 +137,6 @@ class RequestState:
         self.cached_tokens: int | None = None  # of the prompt, not computed; None: not known
         self.preemptions = 0
         self.preempt_first = 0  # as the engine knows it
-        self.preemption_requested = False
         self.suspended = False  # preempted and not resumed
         self.suspended_at_s: float | None = None
         self.preempted_s = 0.0  # before it was resumed last
@@ -361,7 +360,7 @@ class RequestState:
     def suspend(self, now_s: float) -> None:
         """Note that it was preempted."""
         self.preemptions += 1
-        self.suspended, self.preemption_requested = True, False
+        self.suspended = True
         if self.suspended_at_s is None:
             self.suspended_at_s = now_s
 

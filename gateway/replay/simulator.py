@@ -22,6 +22,7 @@ from gateway.replay.measure.results import ReplayResults, RequestColumns, Series
 from gateway.replay.prefix_pins import PrefixPins
 from gateway.replay.waits import ReplayedWaits
 from gateway.replay.workload.workload import Workload
+from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.policy import Policy
@@ -54,6 +55,7 @@ def replay(
         policy,
         simulated,
         engine.shape,
+        cost=engine.admission_cost,
         most_background=engine.most_background,
         tau_floor=tau_floor,
         max_samples=max_samples,
@@ -64,7 +66,8 @@ def replay(
 class Simulation:
     """One run. The clock jumps from event to event.
 
-    `most_background` sequences of jobs run at once at most; None: as many as interactive ones.
+    `cost` is what admission weighs by; None: it does not know it. `most_background` sequences of
+    jobs run at once at most; None: as many as interactive ones.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Simulation:
         engine: SimulatedEngine,
         shape: EngineShape,
         *,
+        cost: EngineCost | None,
         most_background: int | None,
         tau_floor: float | None,
         max_samples: int,
@@ -84,6 +88,7 @@ class Simulation:
         self._loop = ControlLoop(policy)
         self._engine = engine
         self._loop.resize(shape.pages, shape.page_tokens, shape.max_sequences)
+        self._loop.price(cost)
         self._loop.limit_batch(most_background)
         self._arrivals: list[float] = [*workload.arrived_s.tolist(), inf]
         room = shape.max_sequence_tokens - workload.prompt_tokens
@@ -97,8 +102,6 @@ class Simulation:
         self._arrived = 0
         self._running: dict[str, SimulatedSequence] = {}
         self._halved: dict[str, SimulatedSequence] = {}  # they wait again, keeping their tokens
-        self._known_preemptions = 0  # reported to the loop
-        self._known_background_preemptions = 0
         self._jobs = JobFeed(shape.pages * shape.page_tokens) if workload.batch.any() else None
         self._pins = PrefixPins(self._loop)
         self._pins_prefixes = not policy.lockstep
@@ -182,24 +185,11 @@ class Simulation:
         finished, returned = engine.settle(), engine.take_returned()
         loop.advance(engine.steps - loop.steps)
         if self._jobs is not None:
-            self._report_background()
-        loop.preempted(engine.statistics.preemptions - self._known_preemptions)
-        self._known_preemptions = engine.statistics.preemptions
+            self._pins.lost(engine.take_lost_pins())
         for sequence in finished:
             self._finish(sequence, now_s)
-        if finished:
-            loop.settle()
         if returned:
             self._halve(returned)
-
-    def _report_background(self) -> None:
-        """Report preemptions of lines, which are not the policy's, and lost pins."""
-        count = self._engine.statistics.background_preemptions
-        new = count - self._known_background_preemptions
-        self._loop.preempted(new, "batch")
-        self._known_background_preemptions = count
-        self._known_preemptions += new
-        self._pins.lost(self._engine.take_lost_pins())
 
     def _finish(self, sequence: SimulatedSequence, now_s: float) -> None:
         request, columns = sequence.request, self._columns

@@ -8,15 +8,16 @@ decisions are the same with and without them.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
+from gateway.scheduling.admission.interface import STEPS_BETWEEN_DECISIONS
 from gateway.scheduling.admission.ledger import HeldPages, held_pages
+from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.batch_lane.lane import MAX_PER_LOCKSTEP_BATCH, BatchLane
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.policy import LockstepPolicy, Policy, SharingPolicy
-from gateway.scheduling.requests import Lane, QueuedRequest, RunningSequence, SharedPrefix
+from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
 
-STEPS_BETWEEN_DECISIONS: Final = 16  # while requests are queued and nothing ends
 STEPS_UNTIL_ROOM: Final = 8  # without a start, until a tenant under its share gets room
 ENDS_BETWEEN_JUDGEMENTS: Final = 20  # judgements of whether predictions are reliable
 
@@ -43,8 +44,7 @@ class ControlLoop:
         self._pool: tuple[int, int, int | None] = 0, 1, None  # pages, tokens per page
         self._batches = BatchesInFlight()
         self._ends = 0
-        self._contended_ends = 0  # while others were queued, since the last `settle`
-        self._preemptions = 0
+        self._cost: EngineCost | None = None
 
     @property
     def waiting(self) -> int:
@@ -102,13 +102,6 @@ class ControlLoop:
             if self.batch_lane.active:
                 self.batch_lane.admission.advance(steps)
 
-    def preempted(self, count: int, lane: Lane = "interactive") -> None:
-        """Account for preemptions by the engine of sequences of one lane."""
-        if lane == "batch":
-            self.batch_lane.preempted(count)
-        else:
-            self._preemptions += count
-
     def ended(self, request: QueuedRequest, tokens: int, now_s: float) -> None:
         """A dispatched request left the engine with `tokens` generated."""
         self.due = True
@@ -123,14 +116,7 @@ class ControlLoop:
         if outcome is not None:
             self.policy.observe(*outcome)
         self._ends += 1
-        self._contended_ends += len(self.policy) > 0
         self.judgement_due = self.judgement_due or self._ends % ENDS_BETWEEN_JUDGEMENTS == 0
-
-    def settle(self) -> None:
-        """Let admission adapt, once all that ended at one time has been reported."""
-        self.policy.admission.observed(self._contended_ends, self._preemptions)
-        self._contended_ends = self._preemptions = 0
-        self.batch_lane.settle()
 
     def trust(self, trusted: bool) -> bool:
         """Set whether predictions are reliable; returns whether that changed."""
@@ -225,6 +211,12 @@ class ControlLoop:
         self.batch_lane.resize(self.policy.admission.capacity)
         self.limit_batch(None)
 
+    def price(self, cost: EngineCost | None) -> None:
+        """Set the measured cost of the engine, by which admission weighs; None: it is not known."""
+        self._cost = cost
+        self.policy.admission.price(cost)
+        self.batch_lane.admission.price(cost)
+
     def limit_batch(self, most_running: int | None) -> None:
         """Set the most running sequences of the batch lane, as the engine has measured it.
 
@@ -261,6 +253,7 @@ class ControlLoop:
     ) -> None:
         """Switch to another policy: move the queued requests there; running ones continue."""
         policy.resize(*self._pool)
+        policy.admission.price(self._cost)
         for request in waiting:
             if request.lane == "interactive":
                 self.policy.withdraw(request.id)

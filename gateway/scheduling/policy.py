@@ -8,7 +8,6 @@ from msgspec import Struct
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.admission.interface import Admission, AdmissionName
 from gateway.scheduling.admission.reservation import SumOfReservations
-from gateway.scheduling.admission.safety_margin import DEFAULT_TARGET, initial_z
 from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.baselines.capped import CappedPolicy
 from gateway.scheduling.baselines.ranked import RankedPolicy, RankFunction, by_length, by_ratio
@@ -146,11 +145,10 @@ class SharingPolicy(Policy, Protocol):
 class Options(Struct, frozen=True, kw_only=True):
     """Options of the policies.
 
-    `admission` None takes each policy's own rule. `preempted_share` is the preemption rate that
-    `FuturePeak` aims at. `waste_share` is Magnus's limit Φ on wasted memory access, as a share of
-    what one row of the batch reads; `waste_reads` is the paper's, in token reads, and replaces it.
-    `merge_batches` lets Magnus's next batch take waiting ones along, see `merging`.
-    `fixed_batch` is the size of batches of fixed size, and the most sequences that
+    `admission` None takes each policy's own rule. `waste_share` is Magnus's limit Φ on wasted
+    memory access, as a share of what one row of the batch reads; `waste_reads` is the paper's, in
+    token reads, and replaces it. `merge_batches` lets Magnus's next batch take waiting ones along,
+    see `merging`. `fixed_batch` is the size of batches of fixed size, and the most sequences that
     `conservative-continuous` runs at once. `max_delay_s` and `waiting_weight` are those of
     `OrderBounds`: `max_delay_s` 0 is near to first come, first served; (None, 0) is cheapest first.
     `make_room` lets `lmaas` preempt for a tenant under its share, `shares` is the smallest that it
@@ -158,7 +156,6 @@ class Options(Struct, frozen=True, kw_only=True):
     """
 
     admission: AdmissionName | None = None
-    preempted_share: float = DEFAULT_TARGET
     waste_share: float = 0.85
     waste_reads: float | None = None
     merge_batches: bool = True
@@ -180,10 +177,10 @@ DEFAULT_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
 }
 
 
-def build_admission(name: AdmissionName, options: Options) -> Admission:
+def build_admission(name: AdmissionName) -> Admission:
     """The admission rule of this name; the size of its pool is set later, by `resize`."""
     if name == "peak":
-        return FuturePeak(initial_z(options.preempted_share), options.preempted_share)
+        return FuturePeak()
     return SumOfReservations(name)
 
 
@@ -198,7 +195,7 @@ def build_policy(name: PolicyName, options: Options) -> Policy:
     they are compared with, joining at every step but few at once.
     """
     rule = options.admission or DEFAULT_ADMISSION.get(name, "peak")
-    admission = build_admission(rule, options)
+    admission = build_admission(rule)
     if name in RANK_FUNCTIONS:
         return RankedPolicy(name, RANK_FUNCTIONS[name], admission=admission)
     return BUILDERS[name](options, admission)

@@ -39,7 +39,6 @@ class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(extra_json_schema={"enum": list(POLICY_NAMES)})]
     admission: AdmissionRule | UnsetType = UNSET
-    preempted_share: Share | UnsetType = UNSET
     max_delay_s: NonNegative | UnsetType | None = UNSET
     waiting_weight: Weight | UnsetType = UNSET
     fixed_batch: Size | UnsetType = UNSET
@@ -66,7 +65,6 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
     order: Literal["policy", "arrival"]
     why: str | None
     admission: AdmissionRule
-    preempted_share: float
     max_delay_s: float | None
     waiting_weight: float
     fixed_batch: int
@@ -83,7 +81,6 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
             order=scheduler.policy.order,
             why=FALLBACK_REASONS[fallback] if fallback else None,
             admission=options.admission or OWN,
-            preempted_share=options.preempted_share,
             max_delay_s=options.max_delay_s,
             waiting_weight=options.waiting_weight,
             fixed_batch=options.fixed_batch,

@@ -127,11 +127,6 @@ GENERATED_LOAD: Final = 0.9
     f"[default: {Options().shares}]",
 )
 @click.option(
-    "--preempted-share",
-    type=click.FloatRange(min=0, max=1),
-    help="The target preemptions per request of the peak admission rule.",
-)
-@click.option(
     "--fixed-batch",
     type=click.IntRange(min=1),
     help="The size of the batches of fixed and fixed-predicted, and the most requests that "
@@ -187,7 +182,6 @@ def replay(
     max_delay_s: float | None,
     waiting_weight: float | None,
     shares: ShareLevel | None,
-    preempted_share: float | None,
     fixed_batch: int | None,
     waste_share: float | None,
     waste_reads: float | None,
@@ -239,7 +233,6 @@ def replay(
             max_delay_s=max_delay_s,
             waiting_weight=waiting_weight,
             shares=shares,
-            preempted_share=preempted_share,
             fixed_batch=fixed_batch,
             waste_share=waste_share,
             waste_reads=waste_reads,

@@ -291,7 +291,7 @@ async def _version(session: AsyncSession, predictor_id: UUID) -> Predictor:
 
 
 async def _stored(session: AsyncSession, predictor_id: UUID) -> bytes:
-    """A version's artefact, read in portions; nobody replaces it meanwhile. NotFound.
+    """A version's artefact, read in portions, and not replaced meanwhile. NotFound.
 
     A connection keeps as much memory as its largest message took, and stays in the pool.
     """

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import astuple
 
 from gateway.errors import InvalidRequest, NotFound
+from gateway.scheduling.admission.prices import EngineCost, LinearStepTime, StepTime
 
 NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -17,20 +18,12 @@ LEAST_ROWS: Final = 16  # of background work, that run whatever a fit says
 FULL_SPEED: Final = 0.9  # of the tokens per second that any number of rows reaches
 
 
-class StepCost(Protocol):
+class StepCost(StepTime, Protocol):
     """The time of steps.
 
     `kv_tokens` is the KV tokens read by decoding sequences, summed: in `run_seconds`, by the first
     step. After it each step reads one token more for each sequence.
     """
-
-    def seconds(
-        self, prefill_tokens: int, sequences: int, kv_tokens: float, prompt_reads: float = 0.0
-    ) -> float:
-        """Seconds of a step: prompt tokens computed, decoding sequences, KV tokens they read.
-
-        `prompt_reads` is the KV tokens read by prompt tokens, each those before it, summed.
-        """
 
     def run_seconds(self, sequences: int, kv_tokens: float, steps: int) -> float:
         """Seconds of `steps` decode steps, each reading a KV token a sequence more."""
@@ -40,26 +33,8 @@ class StepCost(Protocol):
         """Sequences with which decoding reaches `FULL_SPEED`, whatever KV tokens they read."""
 
 
-class LinearCost(Struct, frozen=True, tag="linear", tag_field="kind"):
+class LinearCost(LinearStepTime, frozen=True, tag="linear", tag_field="kind"):
     """A step time that is linear in what the step computes; coefficients in seconds."""
-
-    step_s: NonNegative
-    prompt_token_s: NonNegative
-    sequence_s: NonNegative
-    kv_token_s: NonNegative
-    prompt_read_s: NonNegative = 0.0
-
-    def seconds(
-        self, prefill_tokens: int, sequences: int, kv_tokens: float, prompt_reads: float = 0.0
-    ) -> float:
-        """Seconds of a step: prompt tokens computed, decoding sequences, KV tokens they read."""
-        return (
-            self.step_s
-            + self.prompt_token_s * prefill_tokens
-            + self.sequence_s * sequences
-            + self.kv_token_s * kv_tokens
-            + self.prompt_read_s * prompt_reads
-        )
 
     def scaled(self, factor: float) -> "LinearCost":
         """The cost with every coefficient multiplied by `factor`."""
@@ -185,6 +160,11 @@ class EngineModel(Struct, frozen=True, kw_only=True):
 
     cost: LinearCost | GpuProfile
     shape: EngineShape
+
+    @property
+    def admission_cost(self) -> EngineCost:
+        """What admission weighs by."""
+        return EngineCost(self.cost, self.shape.step_tokens, self.shape.swap_token_s)
 
     @property
     def most_background(self) -> int:

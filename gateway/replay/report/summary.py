@@ -31,7 +31,6 @@ class ReplaySummary(Struct, frozen=True, kw_only=True):
     max_delay_s: float | None
     waiting_weight: float
     shares: ShareLevel
-    preempted_share: float
     fixed_batch: int
     waste_share: float
     waste_reads: float | None
@@ -83,7 +82,6 @@ def summarise(source: str, engine: str, plan: ReplayPlan, found: PolicyCompariso
         max_delay_s=plan.options.max_delay_s,
         waiting_weight=plan.options.waiting_weight,
         shares=plan.options.shares,
-        preempted_share=plan.options.preempted_share,
         fixed_batch=plan.options.fixed_batch,
         waste_share=plan.options.waste_share,
         waste_reads=plan.options.waste_reads,

@@ -1,4 +1,12 @@
-"""Admission by the future KV peak: `max_h (E[use(h)] + z·sd[use(h)]) ≤ capacity`, in pages.
+"""Admission by the future KV use: what a start produces against what it may lose, in seconds.
+
+A request starts if, at every step h ahead, `P(use(h) > capacity) · lost(h) ≤ produced(h)`: the
+engine's seconds to make its KV memory again, were it preempted then, against those that its tokens
+until then are worth (`prices`), or until the next decision, before which it would not start
+instead. With use normally distributed this is the rule `max_h (E[use(h)] +
+z(h)·sd[use(h)]) ≤ capacity` with z(h) = Φ⁻¹(1 - produced(h)/lost(h)), the critical ratio of a
+newsvendor: above 0 where preemptions are dear, below 0 where idle memory is, and without bound once
+the tokens until h are worth a preemption at h. Before the engine's cost is known, z is a constant.
 
 A sequence uses ⌈(prompt + generated + h)/page⌉ pages h steps from now if it still runs then, else
 none; lengths are taken as independent. The step grid has one interval per step at first, then ever
@@ -8,14 +16,15 @@ A sequence with a shared prefix counts with its own pages only; see `prefix_fore
 """
 
 from collections.abc import Sequence
-from math import ceil, sqrt
+from math import ceil, erfc, sqrt
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from msgspec import Struct, structs
 
 from gateway.quantiles import Floats
-from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
+from gateway.scheduling.admission.interface import NO_CAPACITY, STEPS_BETWEEN_DECISIONS, Capacity
 from gateway.scheduling.admission.ledger import prefix_pages
 from gateway.scheduling.admission.length_distribution import LengthDistributions, survival_function
 from gateway.scheduling.admission.prefix_forecast import (
@@ -24,7 +33,7 @@ from gateway.scheduling.admission.prefix_forecast import (
     PrefixUse,
     member_use,
 )
-from gateway.scheduling.admission.safety_margin import DEFAULT_TARGET, SafetyMargin
+from gateway.scheduling.admission.prices import EngineCost, Prices, prices
 from gateway.scheduling.requests import (
     Quantiles,
     QueuedRequest,
@@ -37,7 +46,13 @@ EPSILON: Final = 1e-9  # relative; sums of floats depend on their order
 SINGLE_STEPS: Final = 16  # steps with an interval each
 INTERVAL_GROWTH: Final = 1.125
 MAX_STEPS_AHEAD: Final = 2**22
-assert REFRESH_STEPS <= SINGLE_STEPS
+assert REFRESH_STEPS < SINGLE_STEPS
+HALF_PAGE: Final = 0.5  # page counts are whole: more than C is C + ½ and above
+MIN_VARIANCE: Final = 1e-12  # of a use that is certain
+TAIL_ENDS: Final = 8.0  # standard deviations: beyond, a probability is 0 or 1
+TAIL_POINTS: Final = np.linspace(-TAIL_ENDS, TAIL_ENDS, 1_601)
+TAIL_CHANCES: Final = np.array([0.0, *map(NormalDist().cdf, TAIL_POINTS[1:-1]), 1.0])
+TAIL_ERROR: Final = 1e-2  # relative, of interpolation between these points; generous
 
 
 def _interval_ends() -> Floats:
@@ -68,6 +83,7 @@ class _StepGrid(Struct, frozen=True):
 
     last: Floats  # (H,), in steps
     first: Floats
+    steps: Floats  # how many each interval has
     logs: Floats  # (H,): ln of each interval's first step, at least 0
 
 
@@ -102,11 +118,15 @@ def _any_prefix(running: Sequence[RunningSequence]) -> bool:
 class FuturePeak:
     """Mean and variance of the future KV use of all running sequences; admits one by one.
 
-    A candidate costs some tens of microseconds, independent of the number running.
+    A candidate costs some tens of microseconds, independent of the number running. `z` is the
+    margin until `price`, in standard deviations.
     """
 
-    def __init__(self, z: float, preempted_share: float = DEFAULT_TARGET) -> None:
-        self._margin = SafetyMargin(z, preempted_share)
+    def __init__(self, z: float = 0.0) -> None:
+        self.z = z
+        self._cost: EngineCost | None = None
+        self._current_prices: Prices | None = None
+        self._binding_interval = 0  # where the latest request failed that did not pay
         self._joined: dict[str, PageUse] = {}
         self._prefixes = PrefixForecast()
         self._assumed: Quantiles | None = None
@@ -117,11 +137,6 @@ class FuturePeak:
     def capacity(self) -> Capacity:
         """The size of the pool."""
         return self._capacity
-
-    @property
-    def z(self) -> float:
-        """The safety margin, in standard deviations above the mean."""
-        return self._margin.z
 
     @property
     def empty(self) -> bool:
@@ -149,6 +164,7 @@ class FuturePeak:
         self._available = capacity.pages - self._withheld
         self._steps = 0
         self._peak_interval: int | None = None
+        self._current_prices = None
         self._outdated = bool(self._joined)
 
     def refresh(self, running: Sequence[RunningSequence]) -> None:
@@ -172,7 +188,7 @@ class FuturePeak:
                     self._prefixes.join(sequence.id, sequence.prefix, use)
             self._add(self._prefixes.total())
         self._steps = 0
-        self._peak_interval = None
+        self._changed()
         self._outdated = False
 
     def outdate(self) -> None:
@@ -182,7 +198,7 @@ class FuturePeak:
     def advance(self, steps: int) -> None:
         """The engine has run this number of steps since the last call."""
         self._steps = min(self._steps + steps, REFRESH_STEPS)
-        self._peak_interval = None
+        self._changed()
 
     def leave(self, request_id: str) -> None:
         """A sequence left the engine; an unknown id is ignored."""
@@ -190,7 +206,7 @@ class FuturePeak:
         if use is not None and not self._outdated:
             self._mean = self._mean - use.mean
             self._variance = np.maximum(self._variance - use.variance, 0.0)
-            self._peak_interval = None
+            self._changed()
             self._add(self._prefixes.leave(request_id))
 
     def admit(self, requests: Sequence[QueuedRequest]) -> int:
@@ -220,8 +236,15 @@ class FuturePeak:
         self._available = self._capacity.pages - pages
 
     def reserve(self, request: QueuedRequest) -> int:
-        """The median: this rule guards the memory, so the engine only needs enough to start."""
-        return max(1, min(ceil(request.median), request.max_tokens))
+        """The steps that it has to run to be worth a preemption, at most its median.
+
+        This rule guards the memory, so the engine only needs enough to start. It resumes a
+        preempted sequence by this, too.
+        """
+        steps = request.median
+        if self._cost is not None:
+            steps = min(self._prices.break_even_steps(request.prompt_tokens), steps)
+        return max(1, min(ceil(steps), request.max_tokens))
 
     def assume(self, quantiles: Quantiles | None) -> None:
         """Use these quantiles for every request; None returns to the predicted ones."""
@@ -229,32 +252,106 @@ class FuturePeak:
             self._assumed = quantiles
             self._outdated = self._outdated or bool(self._joined)
 
-    def observed(self, ended: int, preempted: int) -> None:
-        """Feed back `ended` completions (while others queued) and `preempted` preemptions.
-
-        Both count since the last call.
-        """
-        self._margin.observed(ended, preempted, running=len(self._joined))
+    def price(self, cost: EngineCost | None) -> None:
+        """Weigh by this cost of the engine; None: it is not known."""
+        self._cost = cost
+        self._current_prices = None
 
     def _try_join(self, request: QueuedRequest) -> bool:
-        if not self._capacity.allows(len(self._joined)):
+        if not (self._capacity.allows(len(self._joined)) and self._fits_now(request)):
             return False
+        starts = self._pays(request) if self._cost is not None else self._fits_ahead(request)
+        if starts:
+            self.force(request)
+        return starts
+
+    def _fits_now(self, request: QueuedRequest) -> bool:
+        """Whether its prompt fits next to the mean use of this step."""
         own = self._capacity.pages_for(request.prompt_tokens)
         if request.prefix is not None:
             own -= self._prefix_pages(request)
-        if self._mean[self._steps] + own > self._available:
-            return False
+        return bool(self._mean[self._steps] + own <= self._available)
+
+    def _fits_ahead(self, request: QueuedRequest) -> bool:
+        """Whether mean + z·sd stays within the pool: the rule without the engine's cost."""
         if self._exceeds_at(self._find_peak_interval(), request):
             return False
-        use, member = self._use(request)
+        return self._peak(*self._with(request, *self._use(request))) <= self._available
+
+    def _pays(self, request: QueuedRequest) -> bool:
+        """Whether what the request produces is worth what it may lose, at each step ahead."""
+        lost_s, produced_s = self._prices.lost_s, self._prices.produced_s
+        grid = self._grids[self._steps]
+        enough = max(
+            self._prices.break_even_steps(request.prompt_tokens), STEPS_BETWEEN_DECISIONS + 1
+        )
+        enough = min(enough, request.max_tokens + 1)
+        ahead = slice(self._steps + 1, int(grid.first.searchsorted(enough)))
+        if ahead.stop <= ahead.start:
+            return True
+        plain = request.prefix is None
+        if plain and ahead.start <= self._binding_interval < ahead.stop and self._loses_at(request):
+            return False
+        survival, pages = self._course(request, ahead)
+        if plain:
+            mean = self._mean[ahead] + pages * survival
+            variance = self._variance[ahead] + pages**2 * survival * (1 - survival)
+        else:
+            whole = self._with(request, *self._use(request))
+            mean, variance = whole[0][ahead], whole[1][ahead]
+        excess = mean - (self._available + HALF_PAGE)
+        exceeded = np.interp(excess / np.sqrt(variance + MIN_VARIANCE), TAIL_POINTS, TAIL_CHANCES)
+        steps = grid.steps[ahead]
+        generated = (survival * steps).cumsum() - survival * (steps - 1)  # by the first step
+        decision = int(grid.first[ahead].searchsorted(STEPS_BETWEEN_DECISIONS, side="right"))
+        generated = np.maximum(generated, generated[decision - 1])
+        held = request.prompt_tokens + grid.first[ahead]
+        loses = lost_s * held * survival * exceeded > produced_s * generated
+        worst = int(loses.argmax())
+        if loses[worst]:
+            self._binding_interval = ahead.start + worst
+        return not loses[worst]
+
+    def _loses_at(self, request: QueuedRequest) -> bool:
+        """Whether a request does not pay at the binding interval: a cheap test that often settles.
+
+        As if every step until there were certain to produce a token.
+        """
+        interval = self._binding_interval
+        grid = self._grids[self._steps]
+        last, first = float(grid.last[interval]), float(grid.first[interval])
+        survival = survival_function(self._quantiles(request), request.max_tokens).at(first)
+        pages = self._capacity.pages_for(request.prompt_tokens + min(last, request.max_tokens))
+        excess = float(self._mean[interval]) + pages * survival - self._available - HALF_PAGE
+        variance = float(self._variance[interval]) + pages**2 * survival * (1 - survival)
+        exceeded = erfc(-excess / sqrt(2 * (variance + MIN_VARIANCE))) / 2
+        loss_s = self._prices.lost_s * (request.prompt_tokens + first) * survival * exceeded
+        return loss_s > self._prices.produced_s * max(first, STEPS_BETWEEN_DECISIONS) * (
+            1 + TAIL_ERROR
+        )
+
+    @property
+    def _prices(self) -> Prices:
+        """The prices next to what runs now; only while the cost is known."""
+        if self._current_prices is None:
+            assert self._cost is not None
+            kv_tokens = float(self._mean[self._steps]) * self._capacity.page_tokens
+            self._current_prices = prices(self._cost, len(self._joined), kv_tokens)
+        return self._current_prices
+
+    def _with(
+        self, request: QueuedRequest, use: PageUse, member: MemberUse | None
+    ) -> tuple[Floats, Floats]:
+        """Mean and variance of the use of what runs and this request."""
         mean, variance = self._mean + use.mean, self._variance + use.variance
         if member is not None and request.prefix is not None:
             change = self._prefixes.change(request.prefix, member)
             mean, variance = mean + change.mean, np.maximum(variance + change.variance, 0.0)
-        if self._peak(mean, variance) > self._available:
-            return False
-        self._join(request, use, member)
-        return True
+        return mean, variance
+
+    def _changed(self) -> None:
+        """What runs has changed."""
+        self._peak_interval = self._current_prices = None
 
     def _fits_alone(self, request: QueuedRequest) -> bool:
         """Whether a request fits the pool at its maximum length, next to other prefixes' pins."""
@@ -277,16 +374,16 @@ class FuturePeak:
         pages = self._capacity.pages_for(request.prompt_tokens + min(last, request.max_tokens))
         if request.prefix is not None:  # by the mean of its own pages: a margin only adds to it
             mean = float(self._mean[interval]) + (pages - self._prefix_pages(request)) * survival
-            return self._margin.z >= 0 and mean > self._available * (1 + EPSILON)
+            return self.z >= 0 and mean > self._available * (1 + EPSILON)
         deviation = sqrt(float(self._variance[interval]) + pages**2 * survival * (1 - survival))
-        used = float(self._mean[interval]) + pages * survival + self._margin.z * deviation
+        used = float(self._mean[interval]) + pages * survival + self.z * deviation
         return bool(used > self._available * (1 + EPSILON))
 
     def _find_peak_interval(self) -> int:
         """The interval of the running sequences' peak, cached until they change."""
         if self._peak_interval is None:
             ahead = slice(self._steps, None)
-            use = self._mean[ahead] + self._margin.z * np.sqrt(self._variance[ahead])
+            use = self._mean[ahead] + self.z * np.sqrt(self._variance[ahead])
             self._peak_interval = self._steps + int(use.argmax())
         return self._peak_interval
 
@@ -294,13 +391,13 @@ class FuturePeak:
         self._joined[request.id] = use
         self._mean = self._mean + use.mean
         self._variance = self._variance + use.variance
-        self._peak_interval = None
+        self._changed()
         if member is not None and request.prefix is not None:
             self._add(self._prefixes.join(request.id, request.prefix, member))
 
     def _peak(self, mean: Floats, variance: Floats) -> float:
         ahead = slice(self._steps, None)
-        return float((mean[ahead] + self._margin.z * np.sqrt(variance[ahead])).max())
+        return float((mean[ahead] + self.z * np.sqrt(variance[ahead])).max())
 
     def _quantiles(self, request: QueuedRequest) -> Quantiles:
         return request.quantiles if self._assumed is None else self._assumed
@@ -310,24 +407,28 @@ class FuturePeak:
         if change is not None:
             self._mean = self._mean + change.mean
             self._variance = np.maximum(self._variance + change.variance, 0.0)
-            self._peak_interval = None
+            self._changed()
 
     def _use(self, request: QueuedRequest) -> tuple[PageUse, MemberUse | None]:
         """Own pages of a request that starts now, and its part in its prefix's life."""
-        grid = self._grids[self._steps]
-        function = survival_function(self._quantiles(request), request.max_tokens)
-        survival = np.exp(-np.interp(grid.logs, function.knots, function.hazards))
-        survival[grid.first.searchsorted(request.max_tokens, side="right") :] = 0.0
-        tokens = request.prompt_tokens + np.minimum(grid.last, request.max_tokens)
-        pages = np.ceil(tokens / self._capacity.page_tokens)
+        survival, pages = self._course(request, slice(None))
         if request.prefix is None:
             return PageUse(pages * survival, pages**2 * survival * (1 - survival)), None
         own = pages - self._prefix_pages(request)
         mean = own * survival
         return PageUse(mean, own * mean * (1 - survival)), member_use(survival, mean)
 
+    def _course(self, request: QueuedRequest, ahead: slice) -> tuple[Floats, Floats]:
+        """P(it runs) and its pages, its prefix included, in these intervals if it starts now."""
+        grid = self._grids[self._steps]
+        function = survival_function(self._quantiles(request), request.max_tokens)
+        survival = np.exp(-np.interp(grid.logs[ahead], function.knots, function.hazards))
+        survival[grid.first[ahead].searchsorted(request.max_tokens, side="right") :] = 0.0
+        tokens = request.prompt_tokens + np.minimum(grid.last[ahead], request.max_tokens)
+        return survival, np.ceil(tokens / self._capacity.page_tokens)
+
 
 def _step_grid(offset: int, count: int) -> _StepGrid:
     last = np.maximum(INTERVAL_ENDS[:count] - offset, 0.0)
     first = np.maximum(INTERVAL_STARTS[:count] - offset, 0.0)
-    return _StepGrid(last, first, np.log(np.maximum(first, 1.0)))
+    return _StepGrid(last, first, last - first + 1, np.log(np.maximum(first, 1.0)))

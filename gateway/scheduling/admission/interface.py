@@ -5,12 +5,15 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
+from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.requests import (
     Quantiles,
     QueuedRequest,
     RunningSequence,
     SharedPrefix,
 )
+
+STEPS_BETWEEN_DECISIONS: Final = 16  # while requests are queued and nothing ends
 
 AdmissionName: TypeAlias = Literal["peak", "reserved", "maximum", "held"]
 
@@ -103,8 +106,5 @@ class Admission(Protocol):
     def assume(self, quantiles: Quantiles | None) -> None:
         """Use these quantiles for every request; None returns to the predicted ones."""
 
-    def observed(self, ended: int, preempted: int) -> None:
-        """Feed back `ended` completions (while others queued) and `preempted` preemptions.
-
-        Both count since the last call.
-        """
+    def price(self, cost: EngineCost | None) -> None:
+        """Weigh by this cost of the engine; None: it is not known."""

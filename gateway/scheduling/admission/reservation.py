@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 from gateway.quantiles import P90
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
 from gateway.scheduling.admission.ledger import SharedPrefixes, prefix_pages
+from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.requests import (
     Quantiles,
     QueuedRequest,
@@ -117,8 +118,8 @@ class SumOfReservations:
     def assume(self, quantiles: Quantiles | None) -> None:
         """Ignored: reservations use the predicted quantiles."""
 
-    def observed(self, ended: int, preempted: int) -> None:
-        """Ignored: there is no safety margin."""
+    def price(self, cost: EngineCost | None) -> None:
+        """Ignored: memory is counted, not weighed."""
 
     def _join(self, request: QueuedRequest, pages: int) -> None:
         self._joined[request.id] = pages

@@ -10,7 +10,6 @@ from typing import Final
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.admission.ledger import SharedPrefixes
-from gateway.scheduling.admission.safety_margin import DEFAULT_TARGET, initial_z
 from gateway.scheduling.batch_lane.queue import BatchQueue
 from gateway.scheduling.batch_lane.reserve import ArrivalReserve
 from gateway.scheduling.dispatch import Dispatch, dispatch_of, waiting_batch_of
@@ -43,7 +42,7 @@ class BatchLane:
 
     def __init__(self) -> None:
         self.queue = BatchQueue()
-        self.admission = FuturePeak(initial_z(DEFAULT_TARGET))
+        self.admission = FuturePeak()
         self.most_running: int | None = None  # at once; None: no limit
         self.running: dict[str, float | None] = {}  # when each started; None after an outage
         self.used = False  # whether it has had a request
@@ -58,8 +57,6 @@ class BatchLane:
         self._outdated = True
         self._run_s = 0.0
         self._weight = 0.0
-        self._undisturbed = True  # nothing interactive has started since the lane's last start
-        self._contended_ends = self._preemptions = 0
 
     def __len__(self) -> int:
         return len(self.queue)
@@ -90,7 +87,6 @@ class BatchLane:
 
     def interactive_started(self, requests: Sequence[QueuedRequest], now_s: float) -> None:
         """Requests of the other lane started."""
-        self._undisturbed = False
         capacity = self.admission.capacity
         for request in requests:
             pages = capacity.pages_for(request.prompt_tokens + request.median)
@@ -124,7 +120,6 @@ class BatchLane:
             self.running[request.id] = now_s
             if request.id not in self._charged:
                 self._charge_start(request)
-        self._undisturbed = True
         serving_s = self._serving.of(requests)
         dispatch = dispatch_of(requests, serving_s=serving_s, now_s=now_s, reason="arrival")
         self._batches.begin(dispatch, now_s)
@@ -134,7 +129,6 @@ class BatchLane:
         """A dispatched request left the engine with `generated` tokens."""
         self.admission.leave(request.id)
         self.ends += 1
-        self._contended_ends += self._undisturbed and len(self.queue) > 0
         began_s = self.running.pop(request.id, None)
         if began_s is not None:
             self._weight = RUN_DECAY * self._weight + 1.0
@@ -148,20 +142,6 @@ class BatchLane:
             self._serving.observe(*outcome)
         if self._lengths.add(generated) and not self._trusted:
             self.admission.assume(self._lengths.quantiles)
-
-    def preempted(self, count: int) -> None:
-        """Account for preemptions of the lane's sequences.
-
-        They are its own fault only if nothing interactive has started since it last started one.
-        """
-        if self._undisturbed:
-            self._preemptions += count
-
-    def settle(self) -> None:
-        """Let the lane's own safety margin adapt."""
-        if self._contended_ends or self._preemptions:
-            self.admission.observed(self._contended_ends, self._preemptions)
-            self._contended_ends = self._preemptions = 0
 
     def trust(self, trusted: bool) -> None:
         """While predictions are not trusted, lengths are distributed like the recent ones."""

@@ -42,7 +42,7 @@ async def test_options_are_changed_one_by_one_and_shown(
     for change in (
         {"admission": "reserved"},
         {"max_delay_s": None},
-        {"waiting_weight": 0.25, "preempted_share": 0.01},
+        {"waiting_weight": 0.25},
         {"fixed_batch": 4, "waste_share": 0.25, "waste_reads": 50_000.0},
         {"waste_reads": None},
         {"admission": "own", "max_delay_s": before["max_delay_s"]},
@@ -52,13 +52,12 @@ async def test_options_are_changed_one_by_one_and_shown(
         assert changed.json().items() >= change.items()
     expected = before | {
         "waiting_weight": 0.25,
-        "preempted_share": 0.01,
         "fixed_batch": 4,
         "waste_share": 0.25,
     }
     assert await policy(client) == expected
     assert service.scheduler.options == replace(
-        Options(), waiting_weight=0.25, preempted_share=0.01, fixed_batch=4, waste_share=0.25
+        Options(), waiting_weight=0.25, fixed_batch=4, waste_share=0.25
     )
 
 
@@ -68,7 +67,6 @@ async def test_options_are_changed_one_by_one_and_shown(
         ({"admission": "all"}, "admission"),
         ({"admission": "upper"}, "admission"),
         ({"max_delay_s": -0.1}, "max_delay_s"),
-        ({"preempted_share": 1.1}, "preempted_share"),
         ({"waiting_weight": -0.1}, "waiting_weight"),
         ({"waiting_weight": 101}, "waiting_weight"),
         ({"waiting_weight": "much"}, "waiting_weight"),

@@ -146,9 +146,9 @@ def test_order_follows_its_settings_and_they_are_reported(trace: Path, engine: P
     for weight in (0, 2, 50):
         report = json_report(
             "--trace", trace, "--engine", engine, "--policy", "lmaas", "--load", 1.3,
-            "--waiting-weight", weight, "--max-delay-s", 1e6, "--preempted-share", 0.01,
+            "--waiting-weight", weight, "--max-delay-s", 1e6, "--admission", "reserved",
         )  # fmt: skip
-        assert (report["waiting_weight"], report["preempted_share"]) == (weight, 0.01)
+        assert (report["waiting_weight"], report["max_delay_s"]) == (weight, 1e6)
         mean_s[weight] = report["rows"][0]["measures"]["mean_s"]["mean"]
     assert mean_s[0] <= mean_s[2] < mean_s[50]
 

@@ -1,8 +1,12 @@
-"""Feedback to the policy: completions, preemptions, and trust in predictions."""
+"""Feedback to the policy: trust in predictions, and the cost of steps."""
+
+from random import Random
 
 import pytest
 
-from engine.protocol import Finish
+from engine.protocol import Finish, StepWork
+from gateway.scheduling.admission.future_peak import FuturePeak
+from gateway.scheduling.admission.prices import prices
 from gateway.scheduling.control_loop import ENDS_BETWEEN_JUDGEMENTS
 from tests.unit.generation.conftest import SchedulerScene
 
@@ -28,37 +32,16 @@ async def test_distrust_is_shown_at_once_with_an_empty_queue(scene: SchedulerSce
     assert (untrusted(scene), scene.loop.trusted) == (1, False)
 
 
-async def test_every_preemption_of_a_request_counts(
-    scene: SchedulerScene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    observed: list[tuple[int, int]] = []
+async def test_admission_weighs_by_the_cost_that_steps_have_shown(scene: SchedulerScene) -> None:
     scene.connect()
     admission = scene.scheduler.policy.admission
-    monkeypatch.setattr(admission, "observed", lambda *counts: observed.append(counts))
-    request = scene.request(length=4.0)
-    await scene.enqueue(request)
-    for _ in range(3):
-        scene.step(preempted=[request.sequence_id])
-    scene.step({}, [Finish(request.sequence_id, "stop")])
-    await answered(scene, 1)
-    assert observed == [(0, 3), (0, 0)]
-
-
-@pytest.mark.parametrize("others_wait", [False, True])
-async def test_ends_without_preemption_count_only_while_others_wait(
-    scene: SchedulerScene, monkeypatch: pytest.MonkeyPatch, others_wait: bool
-) -> None:
-    observed: list[tuple[int, int]] = []
-    scene.connect()
-    admission = scene.scheduler.policy.admission
-    monkeypatch.setattr(admission, "observed", lambda *counts: observed.append(counts))
-    requests = [scene.request(length=4.0) for _ in range(3)]
-    for request in requests:
-        await scene.enqueue(request)
-        scene.step({request.sequence_id: [7]})
-    if others_wait:
-        scene.scheduler.drain_engine()
-        await scene.enqueue(scene.request())
-    for request in requests:
-        scene.step({}, [Finish(request.sequence_id, "stop")])
-    assert observed == [(int(others_wait), 0)] * 3
+    assert isinstance(admission, FuturePeak)
+    random = Random(1)
+    for _ in range(320):
+        work = StepWork(random.choice([0, 64, 256]), 0.0, random.randint(1, 16), 0)
+        took_s = 0.02 + 1e-4 * work.prompt_tokens + 1e-3 * work.sequences
+        scene.step(work=work, took_s=took_s)
+    assert admission._cost is not None
+    found = prices(admission._cost, 10, 0.0)
+    assert found.produced_s == pytest.approx(0.02 / 10, rel=0.05)
+    assert found.lost_s == pytest.approx(1e-4, rel=0.1)

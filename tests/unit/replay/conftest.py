@@ -11,6 +11,7 @@ from gateway.quantiles import P90
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
+from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.dispatch import Dispatch, dispatch_of
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, WaitingBatch
 
@@ -77,8 +78,8 @@ class SumAdmission:
     def trust(self, trusted: bool) -> None:
         self.calls.append(("trust", trusted))
 
-    def observed(self, ended: int, preempted: int) -> None:
-        self.calls.append(("observed", ended, preempted))
+    def price(self, cost: EngineCost | None) -> None:
+        self.calls.append(("price", cost))
 
     def _of(self, sequence: RunningSequence) -> int:
         return self.capacity.pages_for(sequence.prompt_tokens + self._tokens(sequence))

@@ -273,10 +273,11 @@ class SlowReplay:
 
     def __init__(self, workload: Workload, policy: Any, model: EngineModel) -> None:
         policy.resize(model.shape.pages, model.shape.page_tokens, model.shape.max_sequences)
+        policy.admission.price(model.admission_cost)
         self.policy, self.workload, self.engine = policy, workload, SlowEngine(model)
         self.running: dict[str, SlowSequence] = {}
         self.batches: dict[str, list[Any]] = {}
-        self.arrivals = self.results = self.reported_preemptions = self.waiting = 0
+        self.arrivals = self.results = self.waiting = 0
         self.seen: dict[str, list[float]] = {
             name: [float("nan")] * len(workload) for name in ("dispatched", "first", "finished")
         }
@@ -325,9 +326,6 @@ class SlowReplay:
             if len(batch[1]) == len(batch[0]):
                 longest = max(r.prompt_tokens for r in batch[0])
                 self.policy.observe(len(batch[0]), longest, max(batch[1]), now_s - batch[2])
-        new = self.engine.preemptions - self.reported_preemptions
-        self.policy.admission.observed(len(ended) if len(self.policy) else 0, new)
-        self.reported_preemptions += new
 
     def decide(self, now_s: float) -> None:
         self.steps()

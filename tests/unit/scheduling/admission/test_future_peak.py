@@ -300,13 +300,6 @@ def test_longer_candidate_than_any_running_is_forecast_to_its_end(
     assert an_admission(running, pages=1100, page=1, z=0.0).admit([long]) == 1
 
 
-def test_preemptions_raise_the_margin(a_sequence: MakeRunning) -> None:
-    admission = an_admission([a_sequence() for _ in range(5)], z=2.0)
-    before = peak_of(admission)
-    admission.observed(1_000, 200)
-    assert before < peak_of(admission)
-
-
 @given(
     st.lists(sizes, max_size=5),
     st.lists(st.tuples(st.integers(1, 120), st.integers(1, 200)), min_size=1, max_size=8),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.interface import Capacity
+from gateway.scheduling.admission.prices import EngineCost, LinearStepTime
 from gateway.scheduling.admission.reservation import (
     REFRESH_STEPS,
     ReservationRule,
@@ -156,9 +157,9 @@ def test_pages_are_recounted_after_their_size_changed(
     assert admission.admit([a_request(100, max_tokens=100)]) == 1
 
 
-def test_feedback_and_assumption_are_ignored(a_request: MakeRequest) -> None:
+def test_cost_and_assumption_are_ignored(a_request: MakeRequest) -> None:
     admission = an_admission("reserved", pages=10)
-    admission.observed(1_000, 1_000)
+    admission.price(EngineCost(LinearStepTime(1.0, 0.0, 0.0, 0.0), 512))
     admission.assume((50.0,) * 6)
     assert not admission.stale
     assert admission.admit([a_request(60, quantiles=QUANTILES, max_tokens=50)]) == 1

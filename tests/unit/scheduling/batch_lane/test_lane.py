@@ -66,7 +66,6 @@ class Gateway:
         for key in over:
             del self.began[key]
             self.loop.ended(self.requests[key], self.lengths[key], self.now_s)
-        self.loop.settle()
         self.loop.policy.check()
         self.loop.batch_lane.queue.check()
 
@@ -154,6 +153,7 @@ def test_batch_start_keeps_the_expected_use_within_the_pool(
     a_request: MakeRequest, drawn: list[tuple[str, int, int, int, int]], pins: set[int]
 ) -> None:
     gateway = Gateway("lmaas")
+    gateway.loop.batch_lane.admission.z = 1.0  # for what is known only after the last refresh
     pinned = [prefix for kind in pins if (prefix := PREFIXES[kind])]
     for prefix in pinned:
         gateway.loop.pin(prefix)
@@ -210,33 +210,6 @@ def test_batch_lane_waits_while_anything_interactive_waits(a_request: MakeReques
     gateway.arrive(a_request(1, 1, max_tokens=1, lane="batch", request_id="line"), 1)
     assert gateway.decide() == []
     assert gateway.loop.waiting == 2
-
-
-def test_interactive_preemptions_and_ends_leave_each_lanes_margin_to_itself(
-    a_request: MakeRequest,
-) -> None:
-    gateway = Gateway("lmaas")
-    loop, lane = gateway.loop, gateway.loop.batch_lane
-    gateway.arrive(a_request(20, 10, lane="batch"), 10)
-    gateway.arrive(a_request(20, 10, lane="batch", deadline_s=1e9), 10)
-    gateway.decide()
-    interactive, batch = loop.policy.admission, lane.admission
-    assert isinstance(interactive, FuturePeak)
-    before = interactive.z, batch.z
-    loop.preempted(50, "batch")
-    loop.settle()
-    assert interactive.z == before[0]
-    assert batch.z > before[1]
-    raised = batch.z
-    gateway.arrive(a_request(20, 10), 10)
-    gateway.decide()
-    loop.preempted(50, "batch")  # room for the interactive request
-    loop.settle()
-    assert (interactive.z, batch.z) == (before[0], raised)
-    loop.preempted(50)
-    loop.settle()
-    assert interactive.z > before[0]
-    assert batch.z == raised
 
 
 def test_lines_past_their_deadline_are_given_up(a_request: MakeRequest) -> None:

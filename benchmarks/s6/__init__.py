@@ -1,0 +1,1 @@
+"""S6: admission priced in seconds, against rules that are not."""

@@ -1,0 +1,163 @@
+"""A start is weighed in seconds: against its formulas, and a sum over every step."""
+
+from collections.abc import Callable
+from math import ceil, floor
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gateway.scheduling.admission.future_peak import FuturePeak
+from gateway.scheduling.admission.interface import Capacity
+from gateway.scheduling.admission.length_distribution import LengthDistributions
+from gateway.scheduling.admission.prices import EngineCost, LinearStepTime, Prices, prices
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
+
+MakeRequest = Callable[..., QueuedRequest]
+MakeRunning = Callable[..., RunningSequence]
+seconds = st.floats(1e-6, 1e-1)
+MAX_TOKENS = 12  # steps ahead that have an interval each
+
+COST = EngineCost(LinearStepTime(0.02, 1e-4, 1e-3, 1e-6, 1e-9), step_tokens=512)
+
+
+@given(seconds, seconds, st.integers(1, 10_000))
+def test_break_even_is_where_the_tokens_until_then_are_worth_a_preemption(
+    produced_s: float, lost_s: float, prompt: int
+) -> None:
+    steps = Prices(produced_s, lost_s).break_even_steps(prompt)
+    if produced_s <= lost_s:
+        assert steps == float("inf")
+        return
+    assume(steps < 1e6)
+    assert produced_s * ceil(steps + 1) >= lost_s * (prompt + ceil(steps + 1))
+    if steps > 1:
+        assert produced_s * floor(steps - 1) < lost_s * (prompt + floor(steps - 1))
+
+
+def test_free_recomputation_is_worth_it_at_once() -> None:
+    assert Prices(0.01, 0.0).break_even_steps(1_000) == 0
+    assert Prices(0.0, 0.0).break_even_steps(1_000) == 0
+
+
+def test_token_is_worth_the_share_of_a_step_that_does_not_grow_with_sequences() -> None:
+    found = prices(COST, 10, 20_000)
+    assert found.produced_s == pytest.approx(0.02 / 10)
+    own = found.produced_s / 502
+    assert found.lost_s == pytest.approx(1e-4 + 1e-9 * 1_000 + own)
+
+
+def test_swapped_token_is_copied_twice() -> None:
+    cost = EngineCost(COST.step_time, 512, swap_token_s=3e-6)
+    assert prices(cost, 10, 20_000).lost_s == pytest.approx(6e-6)
+
+
+def test_idle_engine_has_prices() -> None:
+    assert prices(COST, 0, 0.0) == prices(COST, 1, 0.0)
+
+
+def pays_at_every_step(
+    request: QueuedRequest,
+    running: list[RunningSequence],
+    pages: int,
+    page: int,
+    since: int,
+    cost: EngineCost,
+) -> tuple[bool, float]:
+    """Whether a start pays, by its definition; and how near to a step at which it is a draw."""
+    ahead = np.arange(since, since + MAX_TOKENS + 1, dtype=float)
+    mean, variance = np.zeros(len(ahead)), np.zeros(len(ahead))
+    for sequence in running:
+        alive = LengthDistributions.of([sequence]).survival(ahead)[0]
+        tokens = np.minimum(sequence.generated + ahead, sequence.max_tokens)
+        held = np.ceil((sequence.prompt_tokens + tokens) / page)
+        mean, variance = mean + held * alive, variance + held**2 * alive * (1 - alive)
+    price = prices(cost, len(running), mean[0] * page)
+    alive = LengthDistributions.of([request.started()]).survival(
+        np.arange(MAX_TOKENS + 1, dtype=float)
+    )[0]
+    generated = alive[1 : request.max_tokens + 1].sum()  # all come before the next decision
+    pays, nearest = True, float("inf")
+    for step in range(1, request.max_tokens + 1):
+        own = ceil((request.prompt_tokens + step) / page)
+        use = mean[step] + own * alive[step]
+        deviation = (variance[step] + own**2 * alive[step] * (1 - alive[step]) + 1e-12) ** 0.5
+        exceeded = 1 - NormalDist().cdf((pages + 0.5 - use) / deviation)
+        lost_s = price.lost_s * (request.prompt_tokens + step) * alive[step] * exceeded
+        pays = pays and lost_s <= price.produced_s * generated
+        nearest = min(nearest, abs(lost_s / (price.produced_s * generated) - 1))
+    return pays, nearest
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 60), st.integers(1, MAX_TOKENS), st.integers(0, 8)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.tuples(st.integers(1, 60), st.integers(1, MAX_TOKENS)),
+    st.integers(1, 60),
+    st.integers(1, 8),
+    st.integers(0, 2),
+    st.floats(1e-5, 1e-2),
+    st.integers(0, 16),
+)
+def test_start_pays_if_it_does_at_every_step(
+    a_sequence: MakeRunning,
+    a_request: MakeRequest,
+    drawn: list[tuple[int, int, int]],
+    newcomer: tuple[int, int],
+    pages: int,
+    page: int,
+    since: int,
+    prompt_token_s: float,
+    binding: int,
+) -> None:
+    running = [
+        a_sequence(prompt, max(done + 1, length), max_tokens=60, generated=done)
+        for prompt, length, done in drawn
+    ]
+    request = a_request(newcomer[0], newcomer[1], max_tokens=MAX_TOKENS)
+    cost = EngineCost(LinearStepTime(0.02, prompt_token_s, 0.0, 0.0), step_tokens=512)
+    admission = FuturePeak()
+    admission.price(cost)
+    admission.resize(Capacity(pages, page))
+    admission.refresh(running)
+    admission.advance(since)
+    admission._binding_interval = binding
+    pays, nearest = pays_at_every_step(request, running, pages, page, since, cost)
+    assume(nearest > 1e-3)
+    fits = admission._mean[since] + ceil(newcomer[0] / page) <= pages
+    assert admission.admit([request]) == (fits and pays)
+
+
+def test_memory_is_overcommitted_where_recomputing_is_cheap(
+    a_sequence: MakeRunning, a_request: MakeRequest
+) -> None:
+    started = {}
+    for prompt_token_s in (1e-6, 1e-1):
+        admission = FuturePeak()
+        admission.price(EngineCost(LinearStepTime(0.02, prompt_token_s, 0.0, 0.0), 512))
+        admission.resize(Capacity(1_000, 1))
+        admission.refresh([a_sequence(100, 100, max_tokens=200) for _ in range(4)])
+        started[prompt_token_s] = admission.admit(
+            [a_request(50, 100, max_tokens=200) for _ in range(20)]
+        )
+    assert started[1e-1] < 5 < started[1e-6]
+
+
+def test_engine_reserves_for_the_steps_that_a_start_has_to_last(a_request: MakeRequest) -> None:
+    admission = FuturePeak()
+    admission.resize(Capacity(1_000, 1))
+    request = a_request(300, 100, max_tokens=200)
+    assert admission.reserve(request) == 100
+    admission.price(EngineCost(LinearStepTime(0.02, 1e-3, 0.0, 0.0), 512))
+    admission.force(request)
+    price = admission._prices
+    assert admission.reserve(request) == ceil(price.break_even_steps(300)) == 17
+    admission.price(EngineCost(LinearStepTime(0.02, 1.0, 0.0, 0.0), 512))
+    assert admission.reserve(request) == 100
+    admission.price(None)
+    assert admission.reserve(request) == 100
