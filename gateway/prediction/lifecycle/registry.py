@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 CHANNEL: Final = "lmaas_predictors"  # NOTIFY with the model's name after its active version changed
 MAX_LISTED: Final = 100
+PORTION_BYTES: Final = 4 << 20
 
 Versions: TypeAlias = list[Predictor]
 Runs: TypeAlias = list[TrainingRun]
@@ -100,12 +101,8 @@ class Registry:
 
     async def artefact(self, predictor_id: UUID) -> bytes:
         """A version's artefact as stored. NotFound."""
-        statement = select(Predictor.artefact).where(Predictor.id == predictor_id)
         async with transaction(self._sessions) as session:
-            stored = await session.scalar(statement)
-        if stored is None:
-            raise _no_version(predictor_id)
-        return stored
+            return await _stored(session, predictor_id)
 
     async def publish(self, version: Predictor, run_id: UUID, *, activate: bool) -> Predictor:
         """Store the version of a training run, mark the run succeeded; optionally activate.
@@ -191,11 +188,7 @@ class Registry:
         async with transaction(self._sessions) as session:
             version = await self._usable_version(session, predictor_id, embedder=None)
             note(session, by, "predictor.exported", predictor_id, after=_audit_fields(version))
-            stored = await session.scalar(
-                select(Predictor.artefact).where(Predictor.id == predictor_id)
-            )
-        assert stored is not None
-        return stored
+            return await _stored(session, predictor_id)
 
     async def _try_stored(self, predictor_id: UUID) -> None:
         if self._trial is not None:
@@ -295,6 +288,24 @@ async def _version(session: AsyncSession, predictor_id: UUID) -> Predictor:
     if version is None:
         raise _no_version(predictor_id)
     return version
+
+
+async def _stored(session: AsyncSession, predictor_id: UUID) -> bytes:
+    """A version's artefact, read in portions; nobody replaces it meanwhile. NotFound.
+
+    A connection keeps as much memory as its largest message took, and stays in the pool.
+    """
+    this = Predictor.id == predictor_id
+    length = await session.scalar(
+        select(func.length(Predictor.artefact)).where(this).with_for_update(read=True)
+    )
+    if length is None:
+        raise _no_version(predictor_id)
+    portions = bytearray()
+    while len(portions) < length:
+        portion = func.substring(Predictor.artefact, len(portions) + 1, PORTION_BYTES)
+        portions += (await session.execute(select(portion).where(this))).scalar_one()
+    return bytes(portions)
 
 
 def _no_version(predictor_id: UUID) -> NotFound:

@@ -8,6 +8,7 @@ from sqlalchemy import update
 from gateway.database.errors import Sessions
 from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import AuditTrail
+from gateway.prediction.lifecycle import registry as lifecycle_registry
 from gateway.prediction.lifecycle.erasure import SampleErasure
 from gateway.prediction.lifecycle.listener import PredictorListener
 from gateway.prediction.messages import PredictionRequest
@@ -78,6 +79,18 @@ async def test_version_whose_notification_was_lost_is_found_by_polling(
         )
     await eventually(lambda: predictor.active == version.id)
     await polling.close()
+
+
+@pytest.mark.parametrize("portion", [1, 7, 1 << 20])
+async def test_version_is_read_in_portions(
+    registry: StockedRegistry, a_version: Version, monkeypatch: pytest.MonkeyPatch, portion: int
+) -> None:
+    stored = bytes(range(256)) + b"\0\0"
+    version = await registry.add(a_version(artefact=stored))
+    monkeypatch.setattr(lifecycle_registry, "PORTION_BYTES", portion)
+    assert await registry.artefact(version.id) == stored
+    with pytest.raises(NotFound):
+        await registry.artefact(uuid4())
 
 
 async def test_damaged_version_cannot_be_activated(
