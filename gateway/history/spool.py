@@ -15,6 +15,7 @@ from gateway.history.record import Record
 
 SUFFIX: Final = ".jsonl"
 ASIDE: Final = ".aside"
+FILE_LINES: Final = 1_024  # a file is read whole: about 1 MB
 
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
@@ -27,8 +28,8 @@ class Spool:
     """Records, late embeddings of earlier ones, and audit entries, in files of one folder, one JSON
     line each.
 
-    `append` writes to the open file; `seal` closes it. The writer inserts and removes sealed files.
-    Files left by an earlier process count as sealed.
+    `append` writes to the open file; `seal` closes it, and so do `FILE_LINES` lines. The writer
+    inserts and removes sealed files. Files left by an earlier process count as sealed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,24 +38,31 @@ class Spool:
         left = (int(path.stem) for path in folder.glob(f"*{SUFFIX}"))
         self._number = max(left, default=0)
         self._file: IO[bytes] | None = None
+        self._lines = 0  # of the open file
 
     def append(self, record: SpoolLine) -> None:
         """Write one line; it survives a killed process. OSError if the write fails."""
         if self._file is None:
             self._number += 1
             self._file = self._path(self._number).open("ab", buffering=0)
+            self._lines = 0
         line = line_of(record) + b"\n"
         if self._file.write(line) != len(line):  # the next line needs a file of its own
-            self._file.close()
-            self._file = None
+            self._close()
             raise OSError(errno.ENOSPC, "a record was written only in part")
+        self._lines += 1
+        if self._lines == FILE_LINES:
+            self._close()
 
     def seal(self) -> list[Path]:
         """Close the open file; return every sealed file, oldest first."""
+        self._close()
+        return sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: int(path.stem))
+
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
-        return sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: int(path.stem))
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:012d}{SUFFIX}"

@@ -2,7 +2,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from gateway.history import spool as spool_module
 from gateway.history.late_embeddings import LateEmbeddings, merged
 from gateway.history.record import Record
 from gateway.history.spool import Spool, read_sealed
@@ -91,3 +93,16 @@ def test_line_that_cannot_be_read_is_set_aside_once_however_often_the_file_is_re
         assert len(read_sealed(path, counted.append)) == 1
     assert path.with_suffix(".aside").read_bytes() == b'{"not": "a record"}\n\xff\r{}\n'
     assert counted == [2]
+
+
+def test_a_file_is_small_enough_to_be_read_whole(
+    tmp_path: Path, a_record: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many records come while the database is slow."""
+    monkeypatch.setattr(spool_module, "FILE_LINES", 3)
+    spool, records = Spool(tmp_path), [a_record() for _ in range(8)]
+    for record in records:
+        spool.append(record)
+    read = [read_sealed(path) for path in spool.seal()]
+    assert [len(lines) for lines in read] == [3, 3, 2]
+    assert [line for lines in read for line in lines] == records
