@@ -31,23 +31,6 @@ class OffloadLayout(NamedTuple):
         """The number of layers in host memory."""
         return self.shape.layers - self.resident_layers
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a token's key and value of one head in one layer."""
-        return 2 * self.shape.head_dim * self.dtype.itemsize
-
-    @property
-    def host_page_bytes(self) -> int:
-        """Bytes of a page in host memory, over its layers."""
-        return self.host_layers * self.shape.kv_heads * self.page_tokens * self.row_bytes
-
-    @property
-    def device_page_bytes(self) -> int:
-        """Bytes that a page takes on the device: its first layers, and its partial keys."""
-        rows = self.shape.kv_heads * self.page_tokens
-        partial = self.host_layers * self.partial_dims * self.dtype.itemsize
-        return rows * (self.resident_layers * self.row_bytes + partial)
-
 
 def partial_dims(head_dim: int) -> int:
     """The number of dimensions of a key that predict its score."""

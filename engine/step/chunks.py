@@ -38,14 +38,19 @@ class StepPlan(NamedTuple):
 
 def take_chunk(memory: KvMemory, sequence: SequenceState, max_tokens: int) -> Chunk:
     """Up to `max_tokens` tokens of a sequence, as far as pages allow; counts them as computed."""
-    start, uncomputed = sequence.computed, sequence.uncomputed
-    length = memory.grow(sequence, min(uncomputed, max_tokens))
-    sequence.computed = start + length
-    samples_token = length == uncomputed
-    carry = sequence.sample_row if samples_token and sequence.in_flight else None
-    sequence.in_flight += samples_token
+    length = memory.grow(sequence, min(sequence.uncomputed, max_tokens))
+    chunk = next_chunk(sequence, length)
     if sequence.computed >= memory.pool.page_tokens * (len(sequence.nodes) + 1):
         memory.cache_pages(sequence)
+    return chunk
+
+
+def next_chunk(sequence: SequenceState, length: int) -> Chunk:
+    """The next `length` tokens of a sequence, which has pages for them; counts them as computed."""
+    start, samples_token = sequence.computed, length == sequence.uncomputed
+    carry = sequence.sample_row if samples_token and sequence.in_flight else None
+    sequence.computed += length
+    sequence.in_flight += samples_token
     return Chunk(sequence, start, length, samples_token, carry)
 
 

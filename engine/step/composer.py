@@ -180,15 +180,7 @@ class Composer:
 
     def _extend_and_preempt(self) -> list[SequenceState]:
         """Double outgrown reservations; preempt until each next token has a page."""
-        for sequence in self.running:
-            if (
-                not sequence.at_max_tokens
-                and sequence.generated + sequence.in_flight >= sequence.reserved
-            ):
-                sequence.reserved = min(
-                    2 * (sequence.generated + sequence.in_flight), sequence.max_tokens
-                )
-                self.extensions += 1
+        self.extensions += sum(sequence.extend_reservation() for sequence in self.running)
         requested, self._to_preempt = dict.fromkeys(self._to_preempt), []
         preempted = [s for s in requested if s in self.running and not s.at_max_tokens]
         for sequence in preempted:

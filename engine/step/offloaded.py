@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from engine.kv.pages import PagePool
 from engine.offload.sequence import OffloadedSequence
-from engine.step.chunks import Chunk
+from engine.step.chunks import Chunk, next_chunk
 from engine.step.sequence import SequenceState
 
 
@@ -92,7 +92,7 @@ class OffloadedQueue:
         for sequence in sorted(self.running, key=lambda s: s.uncomputed > 1):
             if sequence not in self.running or not sequence.ready or tokens <= 0:
                 continue
-            self._extend(sequence)
+            self.extensions += sequence.extend_reservation()
             chunk = self.take(sequence, tokens, preempted, chunks)
             if chunk is not None:
                 chunks.append(chunk)
@@ -122,11 +122,7 @@ class OffloadedQueue:
                 return None
         if needed > 0:
             sequence.pages += self.pool.allocate(needed)
-        start, samples_token = sequence.computed, length == sequence.uncomputed
-        carry = sequence.sample_row if samples_token and sequence.in_flight else None
-        sequence.computed += length
-        sequence.in_flight += samples_token
-        return Chunk(sequence, start, length, samples_token, carry)
+        return next_chunk(sequence, length)
 
     def start(self, sequence: SequenceState) -> None:
         """Let a waiting sequence run."""
@@ -151,12 +147,6 @@ class OffloadedQueue:
             if self.running and full:
                 return
             self.start(sequence)
-
-    def _extend(self, sequence: SequenceState) -> None:
-        generated = sequence.generated + sequence.in_flight
-        if generated >= sequence.reserved:
-            sequence.reserved = min(2 * generated, sequence.max_tokens)
-            self.extensions += 1
 
     def _reserved(self, sequence: SequenceState) -> int:
         """Pages that a sequence holds at the end of its reservation."""

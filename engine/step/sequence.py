@@ -95,6 +95,14 @@ class SequenceState:
         """Whether the next step can compute it."""
         return not self.at_max_tokens
 
+    def extend_reservation(self) -> bool:
+        """Double the reservation if it is outgrown; whether it was."""
+        generated = self.generated + self.in_flight
+        if self.at_max_tokens or generated < self.reserved:
+            return False
+        self.reserved = min(2 * generated, self.max_tokens)
+        return True
+
     @property
     def expected_remaining(self) -> int:
         """Tokens still expected; up to the reservation if it has outgrown the estimate."""

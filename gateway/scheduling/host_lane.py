@@ -6,7 +6,7 @@ from typing import Final
 from gateway.scheduling.dispatch import Dispatch, response_ratio
 from gateway.scheduling.requests import QueuedRequest
 
-PROMPT_COST: Final = 0.05  # of a token of the answer, until a cost has been measured
+PROMPT_COST: Final = 0.05  # of a token of the answer; a guess, which only ranks requests
 
 
 class HostLane:
