@@ -22,7 +22,7 @@ from gateway.generation.queue.load import QueueLoad
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
-from gateway.scheduling.admission.prices import EngineCost, LinearStepTime
+from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.control_loop import ControlLoop
 
 STEPS_BETWEEN_REVISIONS: Final = 32
@@ -129,9 +129,9 @@ class EngineEvents:
         """Let admission weigh by the cost of steps as learned so far."""
         learned = self._step_cost.cost
         if learned is not None:
-            step_time = LinearStepTime(**learned.coefficients._asdict())
             served = self._session.served
-            self._loop.price(EngineCost(step_time, served.step_tokens or served.context_tokens))
+            step_tokens = served.step_tokens or served.context_tokens
+            self._loop.price(EngineCost(learned.coefficients, step_tokens))
 
     def _count_preemptions(self, preempted: Many[str]) -> None:
         running = self._table.running

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
+from msgspec import structs
 
 from gateway.engines.interface import EngineClient
 from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
@@ -221,7 +222,7 @@ class Scheduler:
             measured_at=datetime.now(UTC),
             steps=learned.steps,
             error=learned.error,
-            **learned.coefficients._asdict(),
+            **structs.asdict(learned.coefficients),
             pages=info.kv.pages,
             page_tokens=info.kv.page_tokens,
             context_tokens=info.context_tokens,

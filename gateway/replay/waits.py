@@ -6,11 +6,12 @@ from math import inf
 from msgspec import Struct
 
 from gateway.replay.cost.model import EngineModel, GpuProfile, LinearCost
+from gateway.scheduling.admission.prices import LinearStepTime
 from gateway.scheduling.policy import Policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 from gateway.scheduling.waits.bands import WaitBand
 from gateway.scheduling.waits.estimator import INTERVAL_S, WaitEstimator
-from gateway.scheduling.waits.snapshot import QueueSnapshot, RankingPolicy, StepTime
+from gateway.scheduling.waits.snapshot import QueueSnapshot, RankingPolicy
 
 
 class JudgedWait(Struct):
@@ -64,20 +65,13 @@ class ReplayedWaits:
         self.estimator.adopt(run.run())
 
 
-def step_time(cost: LinearCost | GpuProfile) -> StepTime:
+def step_time(cost: LinearCost | GpuProfile) -> LinearStepTime:
     """The cost's coefficients; of a card, whose reads hide its computing, without the latter."""
     if isinstance(cost, LinearCost):
-        return StepTime(
-            cost.step_s,
-            cost.prompt_token_s,
-            cost.prompt_read_s,
-            cost.sequence_s,
-            cost.kv_token_s,
-        )
-    return StepTime(
+        return cost
+    return LinearStepTime(
         cost.seconds(0, 0, 0.0),
         2 * cost.parameters / cost.flops_s,
-        0.0,
         0.0,
         cost.kv_bytes_per_token / cost.bandwidth_bytes_s,
     )

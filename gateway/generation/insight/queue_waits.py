@@ -11,6 +11,7 @@ from gateway.generation.engine_session import EngineSession
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
+from gateway.scheduling.admission.prices import LinearStepTime
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.requests import QueuedRequest
 from gateway.scheduling.waits.estimator import (
@@ -26,7 +27,6 @@ from gateway.scheduling.waits.snapshot import (
     QueueSnapshot,
     RankedQueue,
     RankingPolicy,
-    StepTime,
     ranked_by_arrival,
 )
 
@@ -157,12 +157,12 @@ class QueueWaits:
 
         return self.estimator.begin(now_s, snapshot)
 
-    def _step_time(self) -> StepTime:
+    def _step_time(self) -> LinearStepTime:
         """The learned cost of steps at their recent pace; before that, the newest step's time."""
         learned, step = self._step_cost.recent, self._session.step
         if learned is not None:
             return learned
-        return StepTime(0.01 if step is None else step.took_s, 0.0, 0.0, 0.0, 0.0)
+        return LinearStepTime(0.01 if step is None else step.took_s, 0.0, 0.0, 0.0)
 
 
 def _timed(run: ForecastRun) -> tuple[FinishedRun, float]:

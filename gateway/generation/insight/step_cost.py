@@ -2,16 +2,17 @@
 
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.protocol import Step, StepWork
+from gateway.scheduling.admission.prices import LinearStepTime
 from gateway.scheduling.learned_cost import LearnedCost
-from gateway.scheduling.waits.snapshot import StepTime
 
 MIN_STEPS: Final = 200  # fewer say little about an engine
 
 
-PRIOR: Final = StepTime(1e-2, 1e-4, 1e-7, 1e-3, 1e-6)  # of no particular engine
+# Of no particular engine; what is learned has this order.
+PRIOR: Final = structs.astuple(LinearStepTime(1e-2, 1e-4, 1e-3, 1e-6, 1e-7))
 RECENT_DECAY: Final = 0.99  # of a step's weight in recent times, per later step
 PRIOR_STEPS: Final = 0.1  # weight of the prior's proportions, in steps, against noise
 
@@ -19,7 +20,7 @@ PRIOR_STEPS: Final = 0.1  # weight of the prior's proportions, in steps, against
 class LearnedStepCost(Struct, frozen=True):
     """The cost of `steps` steps. `error` is the mean relative error of their modelled times."""
 
-    coefficients: StepTime
+    coefficients: LinearStepTime
     steps: int
     error: float
 
@@ -57,7 +58,7 @@ class StepCostLearner:
         self._total_amounts = [a + b for a, b in zip(self._total_amounts, amounts, strict=True)]
 
     @property
-    def recent(self) -> StepTime | None:
+    def recent(self) -> LinearStepTime | None:
         """The cost, scaled to the time of recent steps; None before `MIN_STEPS` steps.
 
         The speed of a machine with other work varies.
@@ -65,7 +66,7 @@ class StepCostLearner:
         if self._learned.outcomes < MIN_STEPS:
             return None
         scale = self._recent_s / self._learned.estimate(self._recent_amounts)
-        return StepTime(*(scale * each for each in self._learned.coefficients))
+        return LinearStepTime(*(scale * each for each in self._learned.coefficients))
 
     @property
     def cost(self) -> LearnedStepCost | None:
@@ -74,10 +75,10 @@ class StepCostLearner:
         if steps < MIN_STEPS:
             return None
         scale = self._total_s / self._learned.estimate(self._total_amounts)
-        coefficients = StepTime(*(scale * each for each in self._learned.coefficients))
+        coefficients = LinearStepTime(*(scale * each for each in self._learned.coefficients))
         return LearnedStepCost(coefficients, steps, self._total_error / steps)
 
 
 def _amounts(work: StepWork) -> tuple[float, float, float, float, float]:
-    """The work in the order of `StepTime`."""
-    return 1.0, work.prompt_tokens, work.prompt_reads, work.sequences, work.kv_tokens
+    """The work in the order of `LinearStepTime`."""
+    return 1.0, work.prompt_tokens, work.sequences, work.kv_tokens, work.prompt_reads

@@ -46,6 +46,10 @@ class LinearStepTime(Struct, frozen=True):
             + self.prompt_read_s * prompt_reads
         )
 
+    def prefill_s(self, prompt_tokens: int) -> float:
+        """Seconds that computing a prompt adds to the steps in which it is computed."""
+        return prompt_tokens * (self.prompt_token_s + self.prompt_read_s * prompt_tokens / 2)
+
 
 class EngineCost(Struct, frozen=True):
     """The measured cost of an engine: its step time, and the most tokens of a step.

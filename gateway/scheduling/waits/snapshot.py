@@ -5,21 +5,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from gateway.scheduling.admission.prices import LinearStepTime
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
-
-
-class StepTime(NamedTuple):
-    """Seconds of a step, and per prompt token, per KV token it reads, and so on in decoding."""
-
-    step_s: float
-    prompt_token_s: float
-    prompt_read_s: float
-    sequence_s: float
-    kv_token_s: float
-
-    def prefill_s(self, prompt_tokens: int) -> float:
-        """Seconds that computing a prompt adds to the steps in which it is computed."""
-        return prompt_tokens * (self.prompt_token_s + self.prompt_read_s * prompt_tokens / 2)
 
 
 class RankedRequest(NamedTuple):
@@ -74,6 +61,6 @@ class QueueSnapshot(Struct, frozen=True):
     now_s: float
     queue: RankedQueue
     running: Sequence[RunningSequence]
-    step: StepTime
+    step: LinearStepTime
     room_tokens: float
     most_running: int

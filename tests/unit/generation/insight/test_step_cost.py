@@ -6,9 +6,9 @@ import pytest
 
 from engine.protocol import KvState, Step, StepWork
 from gateway.generation.insight.step_cost import MIN_STEPS, StepCostLearner
-from gateway.scheduling.waits.snapshot import StepTime
+from gateway.scheduling.admission.prices import LinearStepTime
 
-ENGINE = StepTime(4e-3, 2e-4, 3e-8, 5e-4, 2e-7)
+ENGINE = LinearStepTime(4e-3, 2e-4, 5e-4, 2e-7, 3e-8)
 
 
 def some_work(random: Random) -> StepWork:
@@ -22,9 +22,8 @@ def some_work(random: Random) -> StepWork:
     )
 
 
-def seconds(engine: StepTime, work: StepWork) -> float:
-    amounts = 1.0, work.prompt_tokens, work.prompt_reads, work.sequences, work.kv_tokens
-    return sum(c * a for c, a in zip(engine, amounts, strict=True))
+def seconds(engine: LinearStepTime, work: StepWork) -> float:
+    return engine.seconds(work.prompt_tokens, work.sequences, work.kv_tokens, work.prompt_reads)
 
 
 def a_step(work: StepWork | None, took_s: float) -> Step:

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
+from gateway.scheduling.admission.prices import LinearStepTime
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 from gateway.scheduling.waits.snapshot import (
     QueueSnapshot,
     RankedQueue,
     RankedRequest,
-    StepTime,
     TenantOrder,
 )
 
-STEP = StepTime(0.1, 0.0, 0.0, 0.0, 0.0)
+STEP = LinearStepTime(0.1, 0.0, 0.0, 0.0)
 
 
 def queued(name: str, tokens: float, *, tenant: str = "t", prompt: int = 10) -> QueuedRequest:
