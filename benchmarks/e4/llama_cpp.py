@@ -62,7 +62,9 @@ def _binary(name: str) -> Path:
         build = str(FOLDER / "build")
         options = [f"-D{option}={value}" for option, value in OPTIONS.items()]
         run_command("cmake", "-S", str(source), "-B", build, *options)
-        run_command("cmake", "--build", build, "--parallel", str(os.cpu_count()), "--target", *TARGETS)
+        run_command(
+            "cmake", "--build", build, "--parallel", str(os.cpu_count()), "--target", *TARGETS
+        )
         compiled.touch()
     return binary
 

@@ -68,7 +68,6 @@ class LlamaNetwork:
         rotation = rowwise.rotation(self._rotary, packed.positions)
         foresee = self._foresee(packed)
         for index, layer in enumerate(self._layers):
-            foresee(index + 1, hidden)
             query, key, value = self._project(layer, hidden, rotation)
             attended = attention.attend(
                 packed.plan, index, query, key, value, scale=layer.scale, window=layer.window
@@ -76,6 +75,7 @@ class LlamaNetwork:
             if index == len(self._layers) - 1 and len(packed.sample_rows) < len(hidden):
                 attended, hidden = attended[packed.sample_rows], hidden[packed.sample_rows]
             hidden = layer.out.add(attended, hidden)
+            foresee(index + 1, hidden)
             gated = rowwise.gate(layer.gate_up(rowwise.norm(layer.before_mlp, hidden)))
             hidden = layer.down.add(gated, hidden)
         return self._head(rowwise.norm(self._norm, hidden))
