@@ -81,7 +81,7 @@ class LlamaNetwork:
         return self._head(rowwise.norm(self._norm, hidden))
 
     def _foresee(self, packed: Packed) -> Callable[[int, Tensor], None]:
-        """What is called with each layer and the input of the one before."""
+        """What is called with each layer and what the one before has after its attention."""
         foresight, layers = packed.foresight, self._layers
         if foresight is None:
             return lambda index, hidden: None  # noqa: ARG005 - nothing is wanted
@@ -94,13 +94,6 @@ class LlamaNetwork:
                 foresight.foresee(index, query)
 
         return foresee
-
-    @property
-    def fingerprint(self) -> bytes:
-        """What distinguishes the weights of two models of this shape."""
-        sample = self._embedding[:: max(1, len(self._embedding) // 64)].float().cpu()
-        norms = [layer.before_attention.weight.float().cpu() for layer in self._layers]
-        return b"".join(tensor.contiguous().numpy().tobytes() for tensor in (sample, *norms))
 
     @property
     def windowed(self) -> bool:
