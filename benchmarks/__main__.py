@@ -26,6 +26,7 @@ from benchmarks.g3 import run as g3
 from benchmarks.grammar import run as grammar
 from benchmarks.grouping import run as grouping
 from benchmarks.i1 import run as i1
+from benchmarks.i2 import run as i2
 from benchmarks.job_kills import run as job_kills
 from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
@@ -407,6 +408,15 @@ def scheduling(only: str, most: int, turns: int) -> None:
 def offloaded_exactness(model: Path, threads: int, prompt: int, fed: int) -> None:
     """Logits and bytes of sequences in host memory."""
     i1.run(model, threads, prompt, fed)
+
+
+@main.command("I2")
+@model_option
+@threads_option
+@click.option("--context", multiple=True, type=int, default=i2.CONTEXTS, help="tokens of the texts")
+def offloaded_quality(model: Path, threads: int, context: tuple[int, ...]) -> None:
+    """What answers lose where a step attends to a part of the keys and values."""
+    i2.run(model, threads, context)
 
 
 @main.command("grouping")
