@@ -406,7 +406,8 @@ class GenerationService:
     def _usable_info(self, request: GenerationRequest) -> EngineInfo:
         """The engine's description, with the context of where the request's memory may be.
 
-        InvalidRequest if the engine has no such memory; EngineLost as of `_engine_info`.
+        InvalidRequest if the engine has no such memory, unless it is what the app has for all of
+        its requests: the device's then. EngineLost as of `_engine_info`.
         """
         info, memory = self._engine_info(), request.memory
         if memory == "device":
@@ -414,6 +415,8 @@ class GenerationService:
         refusal = info.offload_refusals.get(memory)
         if refusal is None and self.scheduler.engine.mode == "lockstep":
             refusal = "in lock step nothing runs in host memory; an operator chose that policy"
+        if refusal is not None and memory == request.caller.memory:
+            return info
         if refusal is not None:
             raise InvalidRequest(f"memory {memory!r} is not served here: {refusal}", param="memory")
         context_tokens = max(info.context_tokens, info.offload_context_tokens)

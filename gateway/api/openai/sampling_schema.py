@@ -241,7 +241,7 @@ class SamplingRequest(StructuredOutput, kw_only=True):
             tools=tools,
             grammar=form.grammar if form else None,
             grammar_param=form.param if form else "response_format",
-            memory=_set(self.memory, "device"),
+            memory=_set(self.memory, caller.memory),
         )
 
     def _check_best_of(self) -> bool:
