@@ -27,6 +27,7 @@ from benchmarks.grammar import run as grammar
 from benchmarks.grouping import run as grouping
 from benchmarks.i1 import run as i1
 from benchmarks.i2 import run as i2
+from benchmarks.i3 import run as i3
 from benchmarks.job_kills import run as job_kills
 from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
@@ -417,6 +418,15 @@ def offloaded_exactness(model: Path, threads: int, prompt: int, fed: int) -> Non
 def offloaded_quality(model: Path, threads: int, context: tuple[int, ...]) -> None:
     """What answers lose where a step attends to a part of the keys and values."""
     i2.run(model, threads, context)
+
+
+@main.command("I3")
+@model_option
+@threads_option
+@quick_option
+def offloaded_speed(model: Path, threads: int, quick: bool) -> None:
+    """Tokens a second with keys and values in host memory, behind slow links."""
+    i3.run(model, threads, quick=quick)
 
 
 @main.command("grouping")

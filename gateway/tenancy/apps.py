@@ -95,7 +95,7 @@ class Apps:
         InvalidRequest; Conflict if the tenant has an app of that name. Every gateway goes by it at
         once; the audit trail has the length of the instruction, not its text.
         """
-        if name is instruction is share is memory is None:
+        if all(given is None for given in (name, instruction, share, memory)):
             raise InvalidRequest(
                 "nothing to change; accepted are name, instruction, share and memory"
             )
