@@ -145,6 +145,8 @@ class GatewayMetrics:
                 ("prompt_reads", "KV tokens read by prompt tokens."),
                 ("decoded_tokens", "Tokens computed one a row, of ended rows too."),
                 ("decode_reads", "KV tokens read by these."),
+                ("unnamed_preemptions", "Preemptions that a server reports of no sequence."),
+                ("retries", "Streams of a server that broke and were opened again."),
             )
         }
         self._size = _histogram(
@@ -208,6 +210,8 @@ class GatewayMetrics:
         self._engine["steps"].inc(step.computed > 0)
         self._engine["busy_seconds"].inc(step.took_s)
         self._engine["computed_tokens"].inc(step.computed)
+        self._engine["unnamed_preemptions"].inc(step.unnamed_preemptions)
+        self._engine["retries"].inc(step.retries)
         if step.work is not None:
             self._engine["computed_prompt_tokens"].inc(step.work.prompt_tokens)
             self._engine["prompt_reads"].inc(step.work.prompt_reads)

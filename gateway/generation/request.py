@@ -1,5 +1,6 @@
 """A checked generation request, and the parts of it that the length predictor reads."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
@@ -17,6 +18,19 @@ from gateway.scheduling.requests import Lane, SharedPrefix
 from gateway.tenancy.authentication import Caller
 
 INSTRUCTION_ROLES: Final = ("system", "developer")
+
+GREEDY: Final = Sampling()
+# Fields of `Sampling` by their names in the API; every engine has temperature, top_p and seed.
+SAMPLING_PARAMETERS: Final = {
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "repetition_penalty": "repetition_penalty",
+    "logit_bias": "logit_bias",
+    "allowed": "allowed_token_ids",
+    "min_tokens": "min_tokens",
+}
 
 ServiceTier: TypeAlias = Literal["default", "flex", "priority"]
 TIER_ORDER: Final[tuple[ServiceTier, ...]] = ("default", "flex", "priority")
@@ -197,6 +211,19 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
         """Whether the conversation begins with the app's registered instruction."""
         given = self.prompt is not None or any(m.role in INSTRUCTION_ROLES for m in self.messages)
         return bool(self.caller.instruction) and not given
+
+    def parameters(self) -> Iterator[str]:
+        """The API parameters of sampling that have an effect and that not every engine has."""
+        for field, name in SAMPLING_PARAMETERS.items():
+            if getattr(self.sampling, field) != getattr(GREEDY, field):
+                yield name
+        given = {
+            "logprobs": self.sampling.logprobs is not None,
+            "bad_words": bool(self.bad_words),
+            "stop_token_ids": bool(self.stops.token_ids),
+            "ignore_eos": self.stops.ignore_eos,
+        }
+        yield from (name for name, is_given in given.items() if is_given)
 
     def conversation(self) -> list[dict[str, Any]]:
         """The messages for the chat template; the registered instruction if none has its role."""

@@ -18,6 +18,7 @@ from gateway.errors import (
     LimitReached,
     ModelNotFound,
     ShuttingDown,
+    UnsupportedParameter,
     shortened,
 )
 from gateway.generation.grammar.calls import argument_grammars, call_grammar
@@ -166,9 +167,12 @@ class GenerationService:
         """Encode a request; returns the tokens, and what the predictor is asked."""
         info = self._usable_info(request)
         _check_ids(request, info)
+        for name in request.parameters():
+            _check_supported(name, name, info)
         encoded = await self._encode(request, info)
         _check_prompt(encoded.prompt, request, info)
         if encoded.grammar is not None:
+            _check_supported(encoded.grammar.kind, _grammar_param(request), info)
             await self._check_grammar(request, encoded.grammar, info)
         limit = answer_limit(
             len(encoded.prompt),
@@ -190,9 +194,8 @@ class GenerationService:
     ) -> None:
         """Errors as of `GrammarChecker.check`, with the function that is at fault, if one is."""
         tenant, use = request.caller.tenant_id.hex, request.tools
-        param = use.param if use and not request.grammar else request.grammar_param
         try:
-            await self._grammars.check(tenant, grammar, info, param=param)
+            await self._grammars.check(tenant, grammar, info, param=_grammar_param(request))
         except InvalidRequest:
             parts = () if use is None else argument_grammars(use)
             for place, part in islice(parts, MAX_SUSPECTS):
@@ -508,6 +511,19 @@ def _question(request: GenerationRequest, encoded: EncodedText, limit: int) -> P
         batch=request.lane == "batch",
         form=request.form,
     )
+
+
+def _grammar_param(request: GenerationRequest) -> str:
+    """The API parameter that sets the grammar of the answers."""
+    use = request.tools
+    return use.param if use and not request.grammar else request.grammar_param
+
+
+def _check_supported(name: str, param: str, info: EngineInfo) -> None:
+    """UnsupportedParameter if the engine cannot do what a parameter asks for."""
+    reason = info.refusals.get(name)
+    if reason is not None:
+        raise UnsupportedParameter(f"{param} is not supported here: {reason}", param=param)
 
 
 def _check_ids(request: GenerationRequest, info: EngineInfo) -> None:
