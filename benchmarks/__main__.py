@@ -54,6 +54,7 @@ from benchmarks.s4 import run as s4
 from benchmarks.s5 import run as s5
 from benchmarks.s6 import run as s6
 from benchmarks.t1 import run as t1
+from benchmarks.u2 import run as u2
 from benchmarks.w1 import run as w1
 from gateway.errors import LmaasError
 from gateway.evaluation.lengths import LengthRule
@@ -530,6 +531,21 @@ def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int
     """Requests with deadlines in overload, on a simulated engine."""
     with _errors_in_one_line():
         s5.run(data, engine, quick=quick, only=only, jobs=jobs)
+
+
+@main.command("U2")
+@data_option
+@trace_option
+@engine_option
+@quick_option
+@click.option("--only", default="", help="fleets with this prefix, as trace/16/one slow")
+@jobs_option
+def several_engines(
+    data: Path, trace: Path | None, engine: EngineModel, quick: bool, only: str, jobs: int
+) -> None:
+    """Response times with 2 to 64 engines behind one queue, against other routers."""
+    with _errors_in_one_line():
+        u2.run(data, trace, engine, quick=quick, only=only, jobs=jobs)
 
 
 @main.command("T1")

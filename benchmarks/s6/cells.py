@@ -14,7 +14,7 @@ from gateway.replay.cost.model import EngineModel, EngineShape, GpuProfile, Line
 from gateway.replay.cost.profiles import NAMES, Gpu, PublishedModel, engine_model, profile
 from gateway.replay.engine.continuous import ContinuousEngine
 from gateway.replay.measure.results import ReplayResults
-from gateway.replay.simulator import Simulation, replay
+from gateway.replay.simulator import ReplayedEngine, Simulation, replay
 from gateway.replay.workload.predictions import PredictorName, with_predictions
 from gateway.replay.workload.workload import Int32s, Workload
 from gateway.scheduling.policy import Options, build_policy
@@ -151,10 +151,7 @@ def _replay(rule: str, workload: Workload, engine: EngineModel) -> ReplayResults
         return Simulation(
             workload,
             AdaptiveMarginPolicy(simulated.statistics),
-            simulated,
-            engine.shape,
-            cost=None,
-            most_background=None,
+            [ReplayedEngine(simulated, engine.shape)],
             tau_floor=None,
             max_samples=2,
         ).run()
