@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -217,7 +217,9 @@ class GenerationService:
         by its deadline, TenantQueueFull or QueueFull if too much is queued or waits to be encoded,
         LimitReached if a hard limit refuses it, CeilingExceeded if its own bounds do.
         """
-        arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
+        now_s = time.monotonic()
+        arrived_s = now_s if request.received_s is None else request.received_s
+        arrived_at = datetime.now(UTC) - timedelta(seconds=now_s - arrived_s)
         if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load

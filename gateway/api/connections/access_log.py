@@ -9,7 +9,7 @@ from litestar.types.asgi_types import ReceiveMessage
 
 from gateway.api.admin.actor import ACTOR
 from gateway.api.guards import CALLER
-from gateway.api.http_metrics import ANSWERED, ERROR_CODE, GENERATION, GONE, NO_ROUTE
+from gateway.api.http_metrics import ANSWERED, ERROR_CODE, GENERATION, GONE, NO_ROUTE, RECEIVED_S
 from gateway.tenancy.caller import Caller
 
 PAGE: Final = "/page/requests/"  # where the page shows a request
@@ -44,6 +44,8 @@ class Exchange:
         message = await self._receive()
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._scope.setdefault("state", {})[RECEIVED_S] = time.monotonic()
         return message
 
     async def send(self, message: Message) -> None:

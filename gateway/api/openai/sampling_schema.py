@@ -236,6 +236,7 @@ class SamplingRequest(StructuredOutput, kw_only=True):
             prompt_options=prompt_options,
             streamed=bool(self.stream),
             service_tier=permitted_tier(caller, self._wanted_tier),
+            received_s=timeouts.received_s,
             deadline_s=timeouts.deadline_s,
             max_queue_s=timeouts.max_queue_s,
             tools=tools,
