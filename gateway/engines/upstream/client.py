@@ -185,7 +185,7 @@ class UpstreamEngine:
     @property
     def _running(self) -> int:
         """How many sequences have their first token."""
-        return sum(stream.read_prompt for stream in self._active.values())
+        return sum(stream.running for stream in self._active.values())
 
     async def _follow(self) -> None:
         """Connect, watch, and connect again, until cancelled."""
@@ -244,7 +244,7 @@ class UpstreamEngine:
         while True:
             await self._health.due(WATCH_S)
             now_s = time.monotonic()
-            waits = [now_s - s.started_s for s in self._active.values() if not s.read_prompt]
+            waits = [now_s - s.started_s for s in self._active.values() if not s.running]
             self._concurrency.observe(now_s, self._running, max(waits, default=0.0))
             self._break_silent(now_s)
             silent_s = now_s - self._heard_s if self._active else 0.0
@@ -275,7 +275,7 @@ class UpstreamEngine:
             pages = ASSUMED_SEQUENCES * -(-self._probed.context_tokens // ASSUMED_PAGE)
             return KvState(pages, pages, ASSUMED_PAGE)
         pages, page_tokens = self._probed.kv
-        used = sum(-(-s.kv_tokens // page_tokens) for s in self._active.values() if s.read_prompt)
+        used = sum(-(-s.kv_tokens // page_tokens) for s in self._active.values() if s.running)
         return KvState(pages, max(pages - used, 0), page_tokens)
 
     def _fill(self) -> None:
@@ -298,7 +298,7 @@ class UpstreamEngine:
 
     def _start(self, stream: SequenceStream, now_s: float) -> None:
         del self._queue[stream.sequence.id]
-        stream.suspended, stream.read_prompt = False, False
+        stream.suspended, stream.running = False, False
         stream.started_s = stream.heard_s = now_s
         self._steps.starting(now_s)
         self._active[stream.sequence.id] = stream
@@ -351,7 +351,7 @@ class UpstreamEngine:
 
     async def _attempt(self, stream: SequenceStream) -> Finish:
         """One stream. StreamBroken also if it was silent for too long."""
-        stream.read_prompt = False
+        stream.running = False
         stream.started_s = stream.heard_s = time.monotonic()
         sequence, hints = stream.sequence, self._hints
         fields = hint_fields(
@@ -375,8 +375,7 @@ class UpstreamEngine:
         self._heard_s = stream.heard_s = now_s
         stream.busy_since_s = None
         if stream.fresh:
-            first = not stream.read_prompt
-            stream.read_prompt = True
+            first, stream.running = not stream.running, True
             self._steps.grew(stream, first=first)
             if first:
                 self._concurrency.observe(now_s, self._running, 0.0)

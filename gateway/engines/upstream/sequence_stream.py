@@ -33,7 +33,7 @@ class SequenceStream:
         self.scored: list[TokenLogprobs] = []
         self._text = ""  # the end of the text that has come, whose tokens are not certain
         self.started_s = self.heard_s = 0.0
-        self.read_prompt = False  # in this attempt: its first token has come
+        self.running = False  # its first token has come, and not its end
         self.suspended = False
         self.busy_since_s: float | None = None
         self.failures = 0
@@ -92,6 +92,7 @@ class SequenceStream:
                 replayed, end = self._taken(chunk, model, replayed)
                 heard(self)
                 if end is not None:
+                    self.running = False
                     if chunk.finish is not None:
                         await _drain(events)
                     return end

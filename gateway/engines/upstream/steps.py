@@ -89,7 +89,7 @@ class StepGrouper:
         finished, preempted = self._finished, self._preempted
         self._grown, self._first, self._finished, self._preempted = {}, [], [], []
         work = _work(grown, first)
-        running = sum(stream.read_prompt for stream in self._active.values())
+        running = sum(stream.running for stream in self._active.values())
         self._number += 1
         took_s, self._began_s = now_s - self._began_s, now_s
         step = Step(
