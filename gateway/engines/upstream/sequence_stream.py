@@ -128,8 +128,17 @@ class SequenceStream:
             self.failures = 0
             self.held += tokens
             self.fresh += tokens
-            self.scored += chunk.logprobs[: len(tokens)]
+            self.scored += self._scores(chunk.logprobs, len(tokens))
         return replayed, self._end(chunk, stop_id)
+
+    def _scores(self, scores: list[TokenLogprobs], count: int) -> list[TokenLogprobs]:
+        """One score for each of `count` tokens, if they are wanted: the last one stands in for
+        those that the server did not send, of tokens within a character.
+        """
+        if self.sequence.sampling.logprobs is None:
+            return []
+        missing = count - len(scores)
+        return [*scores[:count], *(scores[-1:] or [TokenLogprobs(0.0)]) * max(missing, 0)]
 
     def _encoded(self, chunk: Chunk, codec: TokenCodec) -> list[int]:
         """Tokens of the text; the last one waits for the next piece, which may belong to it."""
