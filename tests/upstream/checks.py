@@ -63,8 +63,9 @@ Check: TypeAlias = Callable[[Setting], Awaitable[str]]
 
 async def same_text(at: Setting) -> str:
     """Greedy answers equal the server's own, streamed or not."""
-    direct = openai.AsyncOpenAI(base_url=f"{at.server.url}/v1", api_key="none", timeout=PATIENCE_S)
-    own = await Setting(at.server, "", direct, 0, "").text()
+    url = f"{at.server.url}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", timeout=PATIENCE_S) as direct:
+        own = await Setting(at.server, "", direct, 0, "").text()
     whole = await at.text()
     stream = await at.ask(stream=True)
     pieces = [each.choices[0].delta.content or "" async for each in stream if each.choices]

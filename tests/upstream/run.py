@@ -47,9 +47,10 @@ SERVERS: Final[dict[str, Callable[[Path, Path], tuple[Server, str]]]] = {
 async def checked(at: Setting) -> dict[str, tuple[bool, str]]:
     """The outcome of each check, in order: the last one kills the server."""
     found = {}
-    for name, check in CHECKS.items():
-        found[name] = await outcome(check, at)
-        print(f"{at.server.name}: {name}: {found[name][1]}", flush=True)
+    async with at.client:
+        for name, check in CHECKS.items():
+            found[name] = await outcome(check, at)
+            print(f"{at.server.name}: {name}: {found[name][1]}", flush=True)
     return found
 
 
