@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-bench pictures coverage test-compose test-clients lint types contracts check bench report format docs demo-model exactness clean
+.PHONY: help install run test test-bench pictures coverage test-compose test-clients test-upstream lint types contracts check bench report format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,6 +52,10 @@ test-clients: .venv/installed  ## try other people's clients, each in an environ
 	@$(BIN)/lmaas models fetch smollm2 --quiet
 	@$(BIN)/python tests/clients/run.py $(A)
 
+test-upstream: .venv/installed  ## run the gateway in front of vLLM's CPU build and llama.cpp's server; writes docs/upstream.md
+	@$(BIN)/lmaas models fetch smollm2 --quiet
+	@$(BIN)/python -m tests.upstream.run $(A)
+
 lint: .venv/installed-dev  ## ruff: rules and format; checks.words: words to avoid
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -69,7 +73,7 @@ contracts: .venv/installed-dev  ## import-linter: imports between packages
 
 check: lint types contracts test  ## lint, types, contracts and test, as CI does
 
-bench: .venv/installed  ## run a benchmark: F is one of B1 B2 B3 E1 E3 E4 G3 I1 I2 I3 P1 P1-own own-lengths P2 P3 P4 P5 R1 R1-faults S0 S1 S2 S2-live S3 S3-live S4 S4-live S5 S6 T1 U2 W1 attention dashboard decision finish-band form grammar grouping job-kills learning prefill-head prefix step; A its options
+bench: .venv/installed  ## run a benchmark: F is one of B1 B2 B3 E1 E3 E4 G3 I1 I2 I3 P1 P1-own own-lengths P2 P3 P4 P5 R1 R1-faults S0 S1 S2 S2-live S3 S3-live S4 S4-live S5 S6 T1 U1 U2 W1 attention dashboard decision finish-band form grammar grouping job-kills learning prefill-head prefix step; A its options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
 report: .venv/installed  ## write docs/report.md and its pictures from benchmarks/results

@@ -54,6 +54,7 @@ from benchmarks.s4 import run as s4
 from benchmarks.s5 import run as s5
 from benchmarks.s6 import run as s6
 from benchmarks.t1 import run as t1
+from benchmarks.u1 import run as u1
 from benchmarks.u2 import run as u2
 from benchmarks.w1 import run as w1
 from gateway.errors import LmaasError
@@ -475,6 +476,16 @@ def order_live(*, quick: bool) -> None:
     """FCFS and our policy on the live gateway at three loads, and in replay."""
     with _errors_in_one_line():
         s2_live.run(quick=quick)
+
+
+@main.command("U1")
+@data_option
+@model_option
+@quick_option
+def upstream(data: Path, model: Path, *, quick: bool) -> None:
+    """Requests in front of vLLM's CPU build: straight to it, and through the gateway."""
+    with _errors_in_one_line():
+        u1.run(data, model, quick=quick)
 
 
 @main.command("S3")

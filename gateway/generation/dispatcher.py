@@ -167,6 +167,7 @@ class Dispatcher:
         self._session.limited(max_running)
         kv = self._session.served.kv
         self._loop.resize(kv.pages, kv.page_tokens, max_running)
+        self.decide_soon()
 
     def reopen(self) -> None:
         """Resume on a new engine what ran on the previous one, from the tokens generated so far."""

@@ -227,7 +227,7 @@ class LlamaCppDialect:
             "top_p": sampling.top_p,
             "min_p": sampling.min_p,
             "repeat_penalty": sampling.repetition_penalty,
-            "repeat_last_n": -1,
+            "repeat_last_n": len(sequence.prompt) + sequence.max_tokens,  # all of it, as ours
             "seed": work.seed(MAX_SEED_LLAMA),
             "ignore_eos": not set(self._model.stop_ids) & set(sequence.stop_ids),
         }

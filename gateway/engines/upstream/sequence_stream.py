@@ -33,7 +33,7 @@ class SequenceStream:
         self.scored: list[TokenLogprobs] = []
         self._text = ""  # the end of the text that has come, whose tokens are not certain
         self.started_s = self.heard_s = 0.0
-        self.read_prompt = False  # in this attempt: its first token has come
+        self.running = False  # its first token has come, and not its end
         self.suspended = False
         self.busy_since_s: float | None = None
         self.failures = 0
@@ -92,6 +92,7 @@ class SequenceStream:
                 replayed, end = self._taken(chunk, model, replayed)
                 heard(self)
                 if end is not None:
+                    self.running = False
                     if chunk.finish is not None:
                         await _drain(events)
                     return end
@@ -127,8 +128,17 @@ class SequenceStream:
             self.failures = 0
             self.held += tokens
             self.fresh += tokens
-            self.scored += chunk.logprobs[: len(tokens)]
+            self.scored += self._scores(chunk.logprobs, len(tokens))
         return replayed, self._end(chunk, stop_id)
+
+    def _scores(self, scores: list[TokenLogprobs], count: int) -> list[TokenLogprobs]:
+        """One score for each of `count` tokens, if they are wanted: the last one stands in for
+        those that the server did not send, of tokens within a character.
+        """
+        if self.sequence.sampling.logprobs is None:
+            return []
+        missing = count - len(scores)
+        return [*scores[:count], *(scores[-1:] or [TokenLogprobs(0.0)]) * max(missing, 0)]
 
     def _encoded(self, chunk: Chunk, codec: TokenCodec) -> list[int]:
         """Tokens of the text; the last one waits for the next piece, which may belong to it."""

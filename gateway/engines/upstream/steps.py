@@ -37,13 +37,6 @@ class StepGrouper:
         self.retries = 0
         self.preemptions = 0
 
-    def reset(self) -> None:
-        """Forget what was not handed over."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
-        self._grown, self._first, self._finished, self._preempted = {}, [], [], []
-
     def forget(self, stream: SequenceStream) -> None:
         """Hand nothing more over of this sequence."""
         self._grown.pop(stream.sequence.id, None)
@@ -89,7 +82,7 @@ class StepGrouper:
         finished, preempted = self._finished, self._preempted
         self._grown, self._first, self._finished, self._preempted = {}, [], [], []
         work = _work(grown, first)
-        running = sum(stream.read_prompt for stream in self._active.values())
+        running = sum(stream.running for stream in self._active.values())
         self._number += 1
         took_s, self._began_s = now_s - self._began_s, now_s
         step = Step(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from engine.protocol import Grammar
-from gateway.engines.upstream import client
+from gateway.engines.upstream import stream_pool
 from tests.integration.engines.upstream.conftest import (
     Listener,
     a_sequence,
@@ -140,7 +140,7 @@ async def test_busy_server_is_asked_again_when_it_says(
 async def test_server_that_stays_busy_ends_the_request(
     server: OpenAiServer, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "BUSY_PATIENCE_S", 0.05)
+    monkeypatch.setattr(stream_pool, "BUSY_PATIENCE_S", 0.05)
     server.script = [busy] * 10_000
     listener.submit(a_sequence())
     end = await listener.end_of("a")
