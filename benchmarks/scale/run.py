@@ -63,7 +63,7 @@ class Server:
     def seconds(self) -> float:
         """The processor seconds so far of its processes, ended ones included."""
         ended = self._postmaster.cpu_times()
-        found = ended.children_user + ended.children_system
+        found = float(ended.children_user + ended.children_system)
         for process in (self._postmaster, *self._postmaster.children()):
             try:
                 spent = process.cpu_times()
