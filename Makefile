@@ -73,7 +73,7 @@ contracts: .venv/installed-dev  ## import-linter: imports between packages
 
 check: lint types contracts test  ## lint, types, contracts and test, as CI does
 
-bench: .venv/installed  ## run a benchmark: F is one of B1 B2 B3 E1 E3 E4 G3 I1 I2 I3 P1 P1-own own-lengths P2 P3 P4 P5 R1 R1-faults S0 S1 S2 S2-live S3 S3-live S4 S4-live S5 S6 T1 U1 U2 W1 attention dashboard decision finish-band form grammar grouping job-kills learning prefill-head prefix step; A its options
+bench: .venv/installed  ## run a benchmark: F is one of B1 B2 B3 E1 E3 E4 G3 I1 I2 I3 P1 P1-own own-lengths P2 P3 P4 P5 R1 R1-faults S0 S1 S2 S2-live S3 S3-live S4 S4-live S5 S6 T1 U1 U2 W1 attention dashboard decision finish-band form grammar grouping job-kills learning prefill-head prefix scale step; A its options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
 report: .venv/installed  ## write docs/report.md and its pictures from benchmarks/results

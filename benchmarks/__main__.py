@@ -53,6 +53,7 @@ from benchmarks.s4 import live_run as s4_live
 from benchmarks.s4 import run as s4
 from benchmarks.s5 import run as s5
 from benchmarks.s6 import run as s6
+from benchmarks.scale import run as scale
 from benchmarks.t1 import run as t1
 from benchmarks.u1 import run as u1
 from benchmarks.u2 import run as u2
@@ -542,6 +543,13 @@ def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int
     """Requests with deadlines in overload, on a simulated engine."""
     with _errors_in_one_line():
         s5.run(data, engine, quick=quick, only=only, jobs=jobs)
+
+
+@main.command("scale")
+@quick_option
+def database_costs(*, quick: bool) -> None:
+    """What gateways that share a database cost it: records, leases, notifications."""
+    scale.run(quick=quick)
 
 
 @main.command("U2")

@@ -19,7 +19,7 @@ from gateway.replay import comparison
 from gateway.replay.comparison import Case, Contender
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.metrics import Measures
-from gateway.replay.routers import ONE_QUEUE, ROUTER_NAMES
+from gateway.replay.routers import ONE_QUEUE, ROUTER_NAMES, RouterName
 from gateway.replay.workload.scenario import Scenario
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.requests import SharedPrefix
@@ -30,7 +30,7 @@ POOL: Final = 16  # mean requests that an engine's memory holds
 SLOW: Final = 0.5  # of the speed of the others
 TRACE: Final = "trace"
 TEXTS: Final = "texts"
-REQUESTS: Final = {2: 3_000, 4: 3_000, 16: 4_800, 64: 9_600}
+REQUESTS: Final = {2: 2_000, 4: 2_000, 16: 3_200, 64: 6_400}
 OTHERS: Final = tuple(name for name in ROUTER_NAMES if name != ONE_QUEUE)
 POLICIES: Final = ("fcfs", OURS)  # in the engines behind the other routers
 PAGE: Final = 16  # tokens
@@ -55,12 +55,20 @@ class Fleet(Struct, frozen=True):
 Cell: TypeAlias = comparison.Cell[Fleet, Measures]
 
 
-def contenders() -> Iterator[Contender]:
-    """One queue, with predicted and with true lengths; every other router, with both orders."""
+def contenders(source: str) -> Iterator[Contender]:
+    """One queue, with predicted and with true lengths; every other router, with both orders.
+
+    The trace has no prefixes: an affinity to them would be to the fewest requests.
+    """
     for name in (OURS, OUR_ORACLE):
         yield replace(Contender.of(name), router=ONE_QUEUE)
-    for router, policy in product(OTHERS, POLICIES):
+    for router, policy in product(others(source), POLICIES):
         yield replace(Contender.of(policy), name=f"{router}, {policy}", router=router)
+
+
+def others(source: str) -> list[RouterName]:
+    """The routers that ours is compared with."""
+    return [name for name in OTHERS if source == TEXTS or name != "prefix-affinity"]
 
 
 def fleets(only: str) -> list[Fleet]:
@@ -91,7 +99,7 @@ def case(fleet: Fleet, whole: Scenario, engine: EngineModel, rate_s: float) -> C
         seed=0,
         requests=partial(whole.workload, LOAD * rate_s * sum(fleet.speeds), 0),
         engine=engine,
-        contenders=tuple(contenders()),
+        contenders=tuple(contenders(fleet.source)),
         speeds=fleet.speeds,
     )
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from benchmarks.harness.contenders import OUR_ORACLE, OURS
 from benchmarks.harness.report import Row, Target, target
-from benchmarks.u2.cells import ENGINES, OTHERS, POLICIES, TEXTS, TRACE, Cell, Fleet
+from benchmarks.u2.cells import ENGINES, POLICIES, TEXTS, TRACE, Cell, Fleet, others
 from gateway.replay.measure.metrics import Measures
 
 MAX_RATIO: Final = 0.9
@@ -57,7 +57,7 @@ def targets(cells: Iterable[Cell]) -> Iterator[Target]:
 def over_best(cell: Cell, order: str, statistic: str) -> float:
     """Our statistic over the least of the other routers with this order in the engines."""
     of: Callable[[Measures], float] = _STATISTIC[statistic]
-    best = min(of(cell.measured[f"{router}, {order}"]) for router in OTHERS)
+    best = min(of(cell.measured[f"{router}, {order}"]) for router in others(cell.key.source))
     return of(cell.measured[OURS]) / best
 
 

@@ -3,8 +3,8 @@
 from benchmarks.harness.contenders import OUR_ORACLE, OURS
 from benchmarks.u2.cells import (
     LOAD,
-    OTHERS,
     POLICIES,
+    TEXTS,
     TRACE,
     Cell,
     Fleet,
@@ -12,6 +12,7 @@ from benchmarks.u2.cells import (
     contenders,
     engine_for,
     fleets,
+    others,
 )
 from benchmarks.u2.rows import over_best, rows_of, targets
 from gateway.replay.comparison import compare, measures_of
@@ -39,17 +40,18 @@ def test_fleets_are_equal_or_have_one_slow_engine() -> None:
 
 
 def test_each_router_is_compared_with_both_orders() -> None:
-    names = [contender.name for contender in contenders()]
-    assert names[:2] == [OURS, OUR_ORACLE]
-    assert len(set(names)) == 2 + len(OTHERS) * len(POLICIES)
+    for source in (TRACE, TEXTS):
+        names = [contender.name for contender in contenders(source)]
+        assert names[:2] == [OURS, OUR_ORACLE]
+        assert len(set(names)) == 2 + len(others(source)) * len(POLICIES)
 
 
 def test_ours_is_over_the_best_router_of_an_order() -> None:
     cell = a_cell(Fleet(TRACE, 2, slow=True))
-    best = min(cell.measured[f"{router}, fcfs"].mean_s for router in OTHERS)
+    best = min(cell.measured[f"{router}, fcfs"].mean_s for router in others(TRACE))
     assert over_best(cell, "fcfs", "mean") == cell.measured[OURS].mean_s / best
     rows = list(rows_of([cell]))
-    assert len(rows) == 2 + len(OTHERS) * len(POLICIES)
+    assert len(rows) == 2 + len(others(TRACE)) * len(POLICIES)
     verdicts = {each.name: each for each in targets([cell])}
     assert len(verdicts) == 2 * 2 * 2 * 2 + 1
     found = verdicts["trace, one slow engine: mean over the best router's with fcfs, at most"]
