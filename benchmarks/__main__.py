@@ -14,6 +14,7 @@ from benchmarks.b1 import run as b1
 from benchmarks.b1.live_run import LINES as B1_LINES
 from benchmarks.b2 import run as b2
 from benchmarks.b3 import run as b3
+from benchmarks.dashboard import run as dashboard
 from benchmarks.decision import run as decisions
 from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
@@ -437,6 +438,15 @@ def offloaded_speed(model: Path, threads: int, quick: bool) -> None:
 def plans(lines: int) -> None:
     """The time and memory of planning a batch job."""
     grouping.run(lines)
+
+
+@main.command("dashboard")
+@click.option("--rounds", default=dashboard.ROUNDS, show_default=True, help="rounds")
+@click.option("--seconds", default=dashboard.ROUND_S, show_default=True, help="of half a round")
+def page_of_browsers(rounds: int, seconds: float) -> None:
+    """What viewers of the page cost the gateway, and how soon a first view is there."""
+    with _errors_in_one_line():
+        dashboard.run(rounds, seconds)
 
 
 @main.command("finish-band")

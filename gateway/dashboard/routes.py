@@ -39,6 +39,8 @@ from gateway.dashboard.pages.request import RequestController
 from gateway.dashboard.pages.requests import RequestsController, provide_wanted
 from gateway.dashboard.pages.sign_in import SignInController, SignOutController
 from gateway.dashboard.pages.tenants import TenantsController
+from gateway.dashboard.pages.what_if import WhatIfController
+from gateway.dashboard.replays.runs import ReplayRuns
 from gateway.dashboard.view.assets import static_file
 from gateway.dashboard.view.headers import HEADERS
 from gateway.generation.service import GenerationService
@@ -60,6 +62,7 @@ PAGES: Final[tuple[type[Controller], ...]] = (
     KeysController,
     AuditController,
     SettingsController,
+    WhatIfController,
     PlaygroundController,
     PlaygroundChat,
     PlaygroundPredictions,
@@ -86,6 +89,7 @@ class Dashboard:
         self.board = LiveBoard(lambda: service.stopping)
         self.samples = Samples(service)
         self._viewers = Viewers(admission, authenticator)
+        self.replays = ReplayRuns(service.model, parts.database.url)
         self._live = LiveGateway(service, parts, self.samples)
         self._admin = admin
         self._qualities = qualities
@@ -96,8 +100,9 @@ class Dashboard:
         self.samples.start()
 
     async def close(self) -> None:
-        """End the live views, and take no more samples."""
+        """End the live views and what is replayed, and take no more samples."""
         self.samples.stop()
+        await self.replays.close()
         await self.board.close()
 
     def routers(self) -> list[Any]:
@@ -130,6 +135,7 @@ class Dashboard:
                     **self._admin.dependencies(),
                     "qualities": _given(self._qualities),
                     "settings": _given(self._settings),
+                    "replays": _given(self.replays),
                     "live": _given(self._live),
                     "board": _given(self.board),
                     "actor": Provide(provide_actor),

@@ -24,6 +24,7 @@ AXE = ROOT / ".venv/node/node_modules/axe-core/axe.min.js"
 PICTURES = os.environ.get("LMAAS_PICTURES")
 PATIENCE_MS = PATIENCE_S * 1000
 SIZES = {"light": (1280, 800), "dark": (1280, 800), "narrow": (390, 780)}
+MAX_PICTURE_PX = 1200
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
 
@@ -177,6 +178,10 @@ async def violations(page: Page) -> list[str]:
 
 
 async def picture(page: Page, name: str) -> None:
-    """Write a picture of the whole page, if pictures are asked for."""
+    """Write a picture of the page, its upper part if it is long, if pictures are asked for."""
     if PICTURES:
-        await page.screenshot(path=Path(PICTURES) / f"page-{name}.png", full_page=True)
+        height = await page.evaluate("document.documentElement.scrollHeight")
+        size = page.viewport_size
+        assert size is not None
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(height, MAX_PICTURE_PX)}
+        await page.screenshot(path=Path(PICTURES) / f"page-{name}.png", full_page=True, clip=clip)

@@ -12,6 +12,7 @@ PAGES = {
     "predictor": "/page/predictor",
     "requests": "/page/requests",
     "tenants": "/page/tenants",
+    "what-if": "/page/what-if",
     "keys": "/page/keys",
     "audit": "/page/audit",
     "settings": "/page/settings",

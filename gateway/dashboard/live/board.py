@@ -13,7 +13,7 @@ from gateway.dashboard.access.sessions import Session
 from gateway.errors import LmaasError, OverLimit
 
 INTERVAL_S: Final = 1.0
-MAX_CORE_SHARE: Final = 0.015  # where rendering takes longer, it comes less often
+MAX_CORE_SHARE: Final = 0.01  # where rendering takes longer, it comes less often
 MAX_VIEWERS: Final = 64
 MAX_OF_SESSION: Final = 8
 CHECK_S: Final = 30.0  # between two checks of a viewer's key

@@ -103,7 +103,6 @@ class Samples:
         while not self._service.stopping:
             try:
                 self.take()
-            except Exception:
-                log.exception("sample_failed")
-                raise
+            except Exception as error:  # the next sample may succeed
+                log.error("sample_failed", exc_info=error)
             await asyncio.sleep(INTERVAL_S)

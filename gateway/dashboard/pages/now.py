@@ -185,7 +185,7 @@ def _detail(described: str, restarts: int) -> str:
 
 def _pool(service: GenerationService) -> str:
     kv = service.scheduler.engine.kv
-    if kv is None:
+    if kv is None or not kv.pages:
         return ""
     return f"of {kv.pages * kv.page_tokens:,} tokens"
 

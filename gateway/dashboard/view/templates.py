@@ -34,6 +34,7 @@ NAVIGATION: Final = (
     NavigationLink("Queue", "/page/queue", Scope.ENGINE, own=True),
     NavigationLink("Predictor", "/page/predictor", Scope.PREDICTORS),
     NavigationLink("Requests", "/page/requests", Scope.TENANTS, own=True),
+    NavigationLink("What if", "/page/what-if", Scope.ENGINE),
     NavigationLink("Batches", "/page/batches", chats=True),
     NavigationLink("Tenants", "/page/tenants", Scope.TENANTS),
     NavigationLink("Keys", "/page/keys", Scope.TENANTS),
