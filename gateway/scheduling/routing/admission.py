@@ -17,8 +17,8 @@ from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence, SharedPrefix
 from gateway.scheduling.routing.router import Router
 
-MAX_FORECAST_STEPS: Final = 64  # after which what an engine has ahead is read again
-ROOMY: Final = 0.75  # of an engine's memory: as long as no more is expected to be in use
+MAX_FORECAST_STEPS: Final = 32  # after which what an engine has ahead is read again
+ROOMY: Final = 0.6  # of an engine's memory: as long as no more is expected to be in use
 
 RunningOn = Callable[[int], Sequence[RunningSequence]]
 
