@@ -26,6 +26,8 @@ from benchmarks.g3 import run as g3
 from benchmarks.grammar import run as grammar
 from benchmarks.grouping import run as grouping
 from benchmarks.i1 import run as i1
+from benchmarks.i2 import run as i2
+from benchmarks.i3 import run as i3
 from benchmarks.job_kills import run as job_kills
 from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
@@ -53,6 +55,7 @@ from benchmarks.s5 import run as s5
 from benchmarks.s6 import run as s6
 from benchmarks.scale import run as scale
 from benchmarks.t1 import run as t1
+from benchmarks.u1 import run as u1
 from benchmarks.u2 import run as u2
 from benchmarks.w1 import run as w1
 from gateway.errors import LmaasError
@@ -411,6 +414,24 @@ def offloaded_exactness(model: Path, threads: int, prompt: int, fed: int) -> Non
     i1.run(model, threads, prompt, fed)
 
 
+@main.command("I2")
+@model_option
+@threads_option
+@click.option("--context", multiple=True, type=int, default=i2.CONTEXTS, help="tokens of the texts")
+def offloaded_quality(model: Path, threads: int, context: tuple[int, ...]) -> None:
+    """What answers lose where a step attends to a part of the keys and values."""
+    i2.run(model, threads, context)
+
+
+@main.command("I3")
+@model_option
+@threads_option
+@quick_option
+def offloaded_speed(model: Path, threads: int, quick: bool) -> None:
+    """Tokens a second with keys and values in host memory, behind slow links."""
+    i3.run(model, threads, quick=quick)
+
+
 @main.command("grouping")
 @click.option("--lines", default=grouping.LINES, show_default=True, help="lines of each job")
 def plans(lines: int) -> None:
@@ -456,6 +477,16 @@ def order_live(*, quick: bool) -> None:
     """FCFS and our policy on the live gateway at three loads, and in replay."""
     with _errors_in_one_line():
         s2_live.run(quick=quick)
+
+
+@main.command("U1")
+@data_option
+@model_option
+@quick_option
+def upstream(data: Path, model: Path, *, quick: bool) -> None:
+    """Requests in front of vLLM's CPU build: straight to it, and through the gateway."""
+    with _errors_in_one_line():
+        u1.run(data, model, quick=quick)
 
 
 @main.command("S3")

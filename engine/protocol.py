@@ -77,7 +77,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     With a `grammar`, its tokens spell a text of it: a stop id is only sampled where that text may
     end, and where it cannot go on, the sequence ends with `stop`. `memory` is where its keys and
     values are: on the device, or in host memory, of which each step fetches everything, or what is
-    predicted to matter.
+    predicted to matter. `expected` is the predicted length of its answer, in tokens; 0: not known.
     """
 
     id: SequenceId
@@ -91,6 +91,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     preempt_first: PreemptFirst = 0
     grammar: Grammar | None = None
     memory: KvPlacement = "device"
+    expected: Tokens = 0
 
 
 class Pin(Struct, frozen=True, omit_defaults=True, tag="pin", tag_field="op"):
@@ -226,7 +227,9 @@ class EngineInfo(Struct, frozen=True):
     `max_running` sequences run at once at most, those from `BACKGROUND` on not counted, and a step
     computes at most `step_tokens` tokens; 0: the engine does not report it. `dtype_reason` is why
     the model is computed in `dtype`. A sequence in host memory may have `offload_context_tokens`;
-    `offload_refusals` says why a placement is not served.
+    `offload_refusals` says why a placement is not served. A server that is not ours cannot do all
+    that ours can: `refusals` says why, by the parameter of the API, the kind of grammar, `pause`,
+    `pins` or `lockstep`; `probed` is what it showed when it was connected.
     """
 
     epoch: str
@@ -242,6 +245,8 @@ class EngineInfo(Struct, frozen=True):
     dtype_reason: str = ""
     offload_context_tokens: int = 0
     offload_refusals: dict[KvPlacement, str] = {}
+    refusals: dict[str, str] = {}
+    probed: dict[str, str | int | bool] = {}
 
 
 class Finish(Struct, frozen=True, omit_defaults=True):
@@ -302,7 +307,9 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     `computed` is the number of tokens run through the model. `background_rows` is how many
     sequences from `BACKGROUND` on run at once at most; 0: the engine does not report it. `work` is
     None for a step with sequences in host memory, whose time depends on more; `fetched_bytes` is
-    what these copied to the device.
+    what these copied to the device. A server that is not ours takes `max_running` sequences now, 0
+    as many as `EngineInfo` says; since the step before it has preempted `unnamed_preemptions`
+    sequences, it does not say which, and the streams of `retries` were opened again.
     """
 
     number: int
@@ -323,6 +330,9 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     work: StepWork | None = None
     reused: dict[SequenceId, Tokens] = {}
     fetched_bytes: int = 0
+    max_running: int = 0
+    unnamed_preemptions: int = 0
+    retries: int = 0
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True, tag="heartbeat", tag_field="event"):

@@ -22,6 +22,9 @@ from gateway.deletion.sweeper import ErasureSweeper
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.start import engine_ready, engine_socket, start_engine
 from gateway.engines.supervisor import EngineSupervisor
+from gateway.engines.upstream.client import UpstreamEngine
+from gateway.engines.upstream.local_model import read_local_model
+from gateway.engines.upstream.start import upstream_engine
 from gateway.errors import InvalidRequest, StartupFailure
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
@@ -31,6 +34,7 @@ from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.queue.load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
+from gateway.generation.text.token_codec import TextCodec
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.engine_costs import EngineCostWriter
@@ -50,7 +54,7 @@ from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.trial.trial import VersionTrial
 from gateway.prediction.serving.predictor import LengthPredictor
-from gateway.scheduling.policy import Options
+from gateway.scheduling.policy import Options, build_policy
 from gateway.served_model import Progress, ServedModel
 from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
@@ -117,6 +121,7 @@ async def running_node(
         )
         tokenizer = _tokenizer(folder, settings)
         demo_apps = _demo_apps(folder, tokenizer)
+        upstream = _upstream(settings, served, folder, tokenizer)
         engine_process = await _start_engine(stack, settings, served, say)
         database_watch = await _find_database(stack, settings, say)
         url = database_watch.url
@@ -143,7 +148,7 @@ async def running_node(
         limits = await stack.enter_async_context(
             running_limits(database.sessions, url, model=model)
         )
-        engine = ColocatedEngine(str(engine_socket(settings)))
+        engine = upstream or ColocatedEngine(str(engine_socket(settings)))
         scheduler = Scheduler(
             model,
             engine,
@@ -170,8 +175,10 @@ async def running_node(
         await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(service.stop)
-        say("loading the model")
-        await engine_ready(scheduler.engine.ready(), engine_process, settings.max_engine_start_s)
+        say(f"connecting to {settings.upstream}" if upstream else "loading the model")
+        await engine_ready(
+            scheduler.engine.ready(), upstream or engine_process, settings.max_engine_start_s
+        )
         # Keys are created last: a start that fails shows none.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
         demo_key = await ensure_demo(
@@ -318,12 +325,27 @@ async def _start_engine(
     stack: AsyncExitStack, settings: Settings, served: ServedModel, say: Progress
 ) -> EngineSupervisor | None:
     """The supervised engine process; None if the settings name an engine started elsewhere."""
-    if settings.engine_socket:
+    if settings.engine_socket or settings.upstream:
         return None
     say("starting the engine")
     supervisor = await start_engine(settings, served.location, settings.data_folder / "engine.log")
     stack.push_async_callback(supervisor.stop)
     return supervisor
+
+
+def _upstream(
+    settings: Settings, served: ServedModel, folder: Path, tokenizer: ChatTokenizer
+) -> UpstreamEngine | None:
+    """The client of the server that runs the model, if the settings name one. StartupFailure."""
+    if settings.upstream is None:
+        return None
+    if build_policy(settings.policy, _options(settings)).lockstep:
+        raise StartupFailure(
+            f"LMAAS_POLICY is {settings.policy}, which needs lock step, and the server in "
+            "LMAAS_UPSTREAM has none; accepted are policies without it, such as lmaas"
+        )
+    model = read_local_model(folder, served.name, tokenizer.vocabulary, TextCodec(tokenizer))
+    return upstream_engine(settings, settings.upstream, model)
 
 
 def _start_costs(stack: AsyncExitStack, database: Database, scheduler: Scheduler) -> None:

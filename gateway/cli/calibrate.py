@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from engine.protocol import EngineInfo
 from gateway.engines.measurement import MeasuredEngine, TrialProgress, measured_engine
 from gateway.engines.start import engine_ready, start_engine
-from gateway.errors import EngineLost, LmaasError
+from gateway.errors import EngineLost, LmaasError, StartupFailure
 from gateway.logs import set_up_logging
 from gateway.replay.cost.calibration import CalibratedEngine, FitQuality, fit_cost, lag_steps
 from gateway.replay.cost.model import EngineShape
@@ -109,7 +109,12 @@ def _progress(progress: TrialProgress, trial: Trial) -> str:
 
 @asynccontextmanager
 async def _engine(settings: Settings, model: str) -> AsyncIterator[MeasuredEngine]:
-    """A connection to the running engine, or to one started here in a temporary folder."""
+    """A connection to the running engine, or to one started here in a temporary folder.
+
+    StartupFailure if the model runs on a server: it takes no measurements.
+    """
+    if settings.upstream is not None:
+        raise StartupFailure("LMAAS_UPSTREAM is set: only this project's own engine is measured")
     if settings.engine_socket:
         async with measured_engine(settings.engine_socket) as engine:
             await _wait_for_running(engine, settings.engine_socket)

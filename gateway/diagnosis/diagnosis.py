@@ -14,9 +14,10 @@ from gateway.diagnosis.engine import EXAMINATION_S, check_engine
 from gateway.diagnosis.environment import check_settings, usable_settings
 from gateway.diagnosis.finding import Finding, failure
 from gateway.diagnosis.folder import check_disk, check_permissions, check_spool
-from gateway.diagnosis.model import check_model
+from gateway.diagnosis.model import check_model, local_folder
 from gateway.diagnosis.predictor import START_S, check_predictor
 from gateway.diagnosis.server import RunningServer, check_port, check_server, find_server
+from gateway.diagnosis.upstream import check_upstream
 from gateway.errors import StartupFailure
 from gateway.settings import Settings
 
@@ -62,9 +63,17 @@ def _checks(settings: Settings, server: RunningServer | None) -> list[Check]:
         Check("spool", lambda: check_spool(folder, running=running), QUICK_S),
         Check("database", lambda: check_database(settings, running=running), DATABASE_S),
         Check("model", lambda: check_model(settings), DATABASE_S),
-        Check("engine", lambda: check_engine(settings, running=running), EXAMINATION_S + GRACE_S),
+        Check("engine", lambda: _engine(settings, running=running), EXAMINATION_S + GRACE_S),
         Check("predictor", lambda: check_predictor(settings, server), START_S + GRACE_S),
     ]
+
+
+def _engine(settings: Settings, *, running: bool) -> Iterable[Finding]:
+    """Findings about the engine, or about the server that the settings name in its place."""
+    if settings.upstream is None:
+        return check_engine(settings, running=running)
+    folder = local_folder(settings)
+    return () if folder is None else check_upstream(settings, settings.upstream, folder)
 
 
 def run(check: Check, secrets: Iterable[str] = ()) -> Iterator[Finding]:
@@ -109,7 +118,7 @@ def run(check: Check, secrets: Iterable[str] = ()) -> Iterator[Finding]:
 
 def _secrets(settings: Settings) -> list[str]:
     """Keys, and the database's password."""
-    found = [settings.admin_key, settings.api_key]
+    found = [settings.admin_key, settings.api_key, settings.upstream_api_key]
     if settings.database_url is not None:
         try:
             found.append(connection_parameters(settings.database_url).get("password"))

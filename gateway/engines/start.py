@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import StartupFailure
@@ -56,8 +56,17 @@ async def start_engine(
     return supervisor
 
 
+class Startable(Protocol):
+    """An engine process, or the client of a server, that may turn out to be unusable."""
+
+    proven: bool  # set once it has served
+
+    async def failed(self) -> StartupFailure:
+        """Wait until it failed for good; returns the reason."""
+
+
 async def engine_ready(
-    answered: Awaitable[object], supervisor: EngineSupervisor | None, within_s: float
+    answered: Awaitable[object], supervisor: Startable | None, within_s: float
 ) -> None:
     """Wait until the engine has answered. StartupFailure if it fails or takes too long."""
     ready = asyncio.ensure_future(answered)

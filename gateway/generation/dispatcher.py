@@ -162,6 +162,13 @@ class Dispatcher:
                 self._leave(state)
                 self._arrive(state)
 
+    def limit(self, max_running: int) -> None:
+        """Adopt the number of sequences that the engine takes."""
+        self._session.limited(max_running)
+        kv = self._session.served.kv
+        self._loop.resize(kv.pages, kv.page_tokens, max_running)
+        self.decide_soon()
+
     def reopen(self) -> None:
         """Resume on a new engine what ran on the previous one, from the tokens generated so far."""
         unfinished = list(self._table.running.values())

@@ -101,6 +101,8 @@ class EngineEvents:
         if step.kv.pages != before:
             log.warning("kv_resized", pages=step.kv.pages, before=before)
             self._dispatcher.resize(step.kv)
+        if step.max_running not in {0, self._session.served.max_running}:
+            self._dispatcher.limit(step.max_running)
         self._session.step = step
         self._loop.advance(1)
         self._loop.limit_batch(step.background_rows or None)

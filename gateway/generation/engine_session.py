@@ -135,6 +135,10 @@ class EngineSession:
         context_tokens = min(self.served.context_tokens, kv.pages * kv.page_tokens)
         self.info = msgspec.structs.replace(self.served, kv=kv, context_tokens=context_tokens)
 
+    def limited(self, max_running: int) -> None:
+        """The engine takes another number of sequences."""
+        self.info = msgspec.structs.replace(self.served, max_running=max_running)
+
     def pause(self) -> None:
         """Stop the engine's computation until resumed; it keeps its KV memory.
 

@@ -70,7 +70,9 @@ class PrefixPins:
         state.prefix = group.prefix
 
     def starting(self, states: Sequence[RequestState]) -> list[Pin]:
-        """The pins to submit with these requests."""
+        """The pins to submit with these requests; none to a server that keeps no pins."""
+        if "pins" in self._session.served.refusals:
+            return []
         pins, saved = [], 0
         for state in states:
             group = self._groups.get(state.prefix.id) if state.prefix else None

@@ -1,5 +1,6 @@
 """A checked generation request, and the parts of it that the length predictor reads."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
@@ -17,6 +18,19 @@ from gateway.scheduling.requests import Lane, SharedPrefix
 from gateway.tenancy.authentication import Caller
 
 INSTRUCTION_ROLES: Final = ("system", "developer")
+
+GREEDY: Final = Sampling()
+# Fields of `Sampling` by their names in the API; every engine has temperature, top_p and seed.
+SAMPLING_PARAMETERS: Final = {
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "repetition_penalty": "repetition_penalty",
+    "logit_bias": "logit_bias",
+    "allowed": "allowed_token_ids",
+    "min_tokens": "min_tokens",
+}
 
 ServiceTier: TypeAlias = Literal["default", "flex", "priority"]
 TIER_ORDER: Final[tuple[ServiceTier, ...]] = ("default", "flex", "priority")
@@ -94,12 +108,12 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     Of these the client gets the `kept` ones with the highest mean log probability, all if None.
     `logprobs` is how many likely tokens the client wants for each of the answer; `sampling` has
     them too where answers are ranked. It has no seed: every choice has its own, and no bad words:
-    they are encoded with the prompt. The whole answer is due within `deadline_s`
-    seconds of arrival; the request waits at most `max_queue_s` seconds. `limit_param` is the API
-    parameter that set `max_tokens`, `grammar_param` the one that set `grammar`, which limits the
-    content of an answer that may call `tools`. A line of a batch
-    job is in the lane `batch`; `prefix` is what its prompt has in common with the others of its
-    group. `memory` is where its keys and values may be if the device does not hold them.
+    they are encoded with the prompt. It arrived at `received_s`, monotonic, or as it is started;
+    the whole answer is due within `deadline_s` seconds of that, and the request waits at most
+    `max_queue_s`. `limit_param` is the API parameter that set `max_tokens`, `grammar_param` the one
+    that set `grammar`, which limits the content of an answer that may call `tools`. A line of a
+    batch job is in the lane `batch`; `prefix` is what its prompt has in common with the others of
+    its group. `memory` is where its keys and values may be if the device does not hold them.
     """
 
     caller: Caller
@@ -118,6 +132,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     prompt_options: PromptOptions = PromptOptions()
     streamed: bool = False
     service_tier: ServiceTier = "default"
+    received_s: float | None = None
     deadline_s: float | None = None
     max_queue_s: float | None = None
     ceiling: Ceiling | None = None
@@ -197,6 +212,19 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
         """Whether the conversation begins with the app's registered instruction."""
         given = self.prompt is not None or any(m.role in INSTRUCTION_ROLES for m in self.messages)
         return bool(self.caller.instruction) and not given
+
+    def parameters(self) -> Iterator[str]:
+        """The API parameters of sampling that have an effect and that not every engine has."""
+        for field, name in SAMPLING_PARAMETERS.items():
+            if getattr(self.sampling, field) != getattr(GREEDY, field):
+                yield name
+        given = {
+            "logprobs": self.sampling.logprobs is not None,
+            "bad_words": bool(self.bad_words),
+            "stop_token_ids": bool(self.stops.token_ids),
+            "ignore_eos": self.stops.ignore_eos,
+        }
+        yield from (name for name, is_given in given.items() if is_given)
 
     def conversation(self) -> list[dict[str, Any]]:
         """The messages for the chat template; the registered instruction if none has its role."""

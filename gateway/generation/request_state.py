@@ -329,6 +329,7 @@ class RequestState:
             preempt_first=self.preempt_first,
             grammar=self.grammar,
             memory=self.memory,
+            expected=ceil(self.prediction.median),
         )
 
     @property

@@ -9,7 +9,13 @@ import structlog
 from msgspec import structs
 
 from gateway.engines.interface import EngineClient
-from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
+from gateway.errors import (
+    Conflict,
+    InvalidRequest,
+    LmaasError,
+    RequestCancelled,
+    shortened,
+)
 from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_events import EngineEvents
@@ -198,10 +204,16 @@ class Scheduler:
                 f"there is no policy {shortened(name)!r}; accepted are {', '.join(POLICY_NAMES)}",
                 param="name",
             )
+        if self._policy(known).lockstep and (reason := self._refusal("lockstep")):
+            raise InvalidRequest(f"the policy {known!r} is not accepted: {reason}", param="name")
         if options is not None and options != self.options:
             self.options = options
             self._policies.clear()
         self._dispatcher.use(self._policy(known))
+
+    def _refusal(self, what: str) -> str | None:
+        """Why the engine cannot do this; None if it can, or has not connected yet."""
+        return self.engine.info.refusals.get(what) if self.engine.info else None
 
     def _policy(self, name: PolicyName) -> Policy:
         """The policy of this name, kept with its learned state while another one is active."""
@@ -231,7 +243,12 @@ class Scheduler:
         )
 
     def pause_engine(self) -> None:
-        """Stop the engine's computation until resumed; all requests are kept."""
+        """Stop the engine's computation until resumed; all requests are kept.
+
+        Conflict if the engine is a server that cannot be paused.
+        """
+        if reason := self._refusal("pause"):
+            raise Conflict(f"the engine cannot be paused: {reason}; it can be drained")
         self._loop.interrupt()
         self.engine.pause()
 

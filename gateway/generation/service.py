@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -18,6 +18,7 @@ from gateway.errors import (
     LimitReached,
     ModelNotFound,
     ShuttingDown,
+    UnsupportedParameter,
     shortened,
 )
 from gateway.generation.grammar.calls import argument_grammars, call_grammar
@@ -166,9 +167,12 @@ class GenerationService:
         """Encode a request; returns the tokens, and what the predictor is asked."""
         info = self._usable_info(request)
         _check_ids(request, info)
+        for name in request.parameters():
+            _check_supported(name, name, info)
         encoded = await self._encode(request, info)
         _check_prompt(encoded.prompt, request, info)
         if encoded.grammar is not None:
+            _check_supported(encoded.grammar.kind, _grammar_param(request), info)
             await self._check_grammar(request, encoded.grammar, info)
         limit = answer_limit(
             len(encoded.prompt),
@@ -190,9 +194,8 @@ class GenerationService:
     ) -> None:
         """Errors as of `GrammarChecker.check`, with the function that is at fault, if one is."""
         tenant, use = request.caller.tenant_id.hex, request.tools
-        param = use.param if use and not request.grammar else request.grammar_param
         try:
-            await self._grammars.check(tenant, grammar, info, param=param)
+            await self._grammars.check(tenant, grammar, info, param=_grammar_param(request))
         except InvalidRequest:
             parts = () if use is None else argument_grammars(use)
             for place, part in islice(parts, MAX_SUSPECTS):
@@ -214,7 +217,9 @@ class GenerationService:
         by its deadline, TenantQueueFull or QueueFull if too much is queued or waits to be encoded,
         LimitReached if a hard limit refuses it, CeilingExceeded if its own bounds do.
         """
-        arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
+        now_s = time.monotonic()
+        arrived_s = now_s if request.received_s is None else request.received_s
+        arrived_at = datetime.now(UTC) - timedelta(seconds=now_s - arrived_s)
         if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load
@@ -406,7 +411,8 @@ class GenerationService:
     def _usable_info(self, request: GenerationRequest) -> EngineInfo:
         """The engine's description, with the context of where the request's memory may be.
 
-        InvalidRequest if the engine has no such memory; EngineLost as of `_engine_info`.
+        InvalidRequest if the engine has no such memory, unless it is what the app has for all of
+        its requests: the device's then. EngineLost as of `_engine_info`.
         """
         info, memory = self._engine_info(), request.memory
         if memory == "device":
@@ -414,6 +420,8 @@ class GenerationService:
         refusal = info.offload_refusals.get(memory)
         if refusal is None and self.scheduler.engine.mode == "lockstep":
             refusal = "in lock step nothing runs in host memory; an operator chose that policy"
+        if refusal is not None and memory == request.caller.memory:
+            return info
         if refusal is not None:
             raise InvalidRequest(f"memory {memory!r} is not served here: {refusal}", param="memory")
         context_tokens = max(info.context_tokens, info.offload_context_tokens)
@@ -505,6 +513,19 @@ def _question(request: GenerationRequest, encoded: EncodedText, limit: int) -> P
         batch=request.lane == "batch",
         form=request.form,
     )
+
+
+def _grammar_param(request: GenerationRequest) -> str:
+    """The API parameter that sets the grammar of the answers."""
+    use = request.tools
+    return use.param if use and not request.grammar else request.grammar_param
+
+
+def _check_supported(name: str, param: str, info: EngineInfo) -> None:
+    """UnsupportedParameter if the engine cannot do what a parameter asks for."""
+    reason = info.refusals.get(name)
+    if reason is not None:
+        raise UnsupportedParameter(f"{param} is not supported here: {reason}", param=param)
 
 
 def _check_ids(request: GenerationRequest, info: EngineInfo) -> None:

@@ -3,7 +3,8 @@
 Each client of clients.toml gets an environment of its own in .bench/clients, at pinned versions.
 Its script calls a gateway that serves SmolLM2, and prints a line for each feature that it tried.
 Needs a package index, and Node with npm for two of the clients. `--only NAME` tries one and writes
-nothing; `--model FOLDER` serves another model than the fetched `smollm2`.
+nothing; `--model FOLDER` serves another model than the fetched `smollm2`, and `--upstream URL` puts
+the gateway in front of a server that runs it.
 """
 
 import argparse
@@ -128,8 +129,11 @@ def clients(only: str | None) -> list[Client]:
 
 
 @contextmanager
-def gateway(model: str) -> Iterator[dict[str, str]]:
-    """A gateway that serves the model of a folder, as the environment of the scripts."""
+def gateway(model: str, upstream: str | None) -> Iterator[dict[str, str]]:
+    """A gateway that serves the model of a folder, as the environment of the scripts.
+
+    On the server of the address `upstream`, if there is one.
+    """
     with tempfile.TemporaryDirectory(prefix="lmaas-clients-") as folder:
         ours = {name: text for name, text in os.environ.items() if not name.startswith("LMAAS_")}
         settings = {
@@ -138,6 +142,7 @@ def gateway(model: str) -> Iterator[dict[str, str]]:
             "LMAAS_API_KEY": KEY,
             "LMAAS_MODEL": model,
             "LMAAS_EMBEDDER": "off",
+            "LMAAS_UPSTREAM": upstream or "",
         }
         log = Path(folder) / "log"
         with (
@@ -209,18 +214,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="one client of clients.toml; the table is not written")
     parser.add_argument("--model", default="smollm2", help="as LMAAS_MODEL")
+    parser.add_argument("--upstream", help="as LMAAS_UPSTREAM; the table is not written")
     options = parser.parse_args()
     model = resolve(options.model, ROOT / ".lmaas", print).location
     tried = clients(options.only)
     for client in tried:
         client.install()
-    with gateway(model) as environment:
+    with gateway(model, options.upstream) as environment:
         for client in tried:
             client.run(environment)
             print(f"{client.name}: {json.dumps(client.results)}", flush=True)
         written = table(tried, environment["LMAAS_SERVED_MODEL"])
     print(written)
-    if options.only is None:
+    if options.only is None and options.upstream is None:
         before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(START)
         _, _, after = rest.partition(END)
         DOCUMENT.write_text(f"{before}{START}\n\n{written}\n\n{END}{after}", encoding="utf-8")

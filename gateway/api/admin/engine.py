@@ -15,7 +15,11 @@ from gateway.tenancy.scopes import Scope
 
 
 class ServedBy(Struct, frozen=True):
-    """The served model, and the device and number format it runs in."""
+    """The served model, and the device and number format it runs in.
+
+    Of an OpenAI-compatible server, `device` is its address and `dtype` its name; `probed` is what
+    it showed when it was connected, and `refusals` says why it cannot do what is named.
+    """
 
     epoch: str
     model: str
@@ -24,6 +28,8 @@ class ServedBy(Struct, frozen=True):
     device: str
     dtype: str
     dtype_reason: str
+    probed: dict[str, str | int | bool]
+    refusals: dict[str, str]
 
     @classmethod
     def of(cls, info: EngineInfo) -> Self:
@@ -36,6 +42,8 @@ class ServedBy(Struct, frozen=True):
             device=info.device,
             dtype=info.dtype,
             dtype_reason=info.dtype_reason,
+            probed=info.probed,
+            refusals=info.refusals,
         )
 
 
@@ -136,7 +144,8 @@ class EngineController(Controller):
     ) -> EngineAnswer:
         """Stop computation until resumed; running requests keep their KV memory, new ones wait.
 
-        A replacement engine is paused too. `/health/ready` answers 503 meanwhile.
+        A replacement engine is paused too. `/health/ready` answers 503 meanwhile. 409 if the engine
+        is an OpenAI-compatible server, which cannot be paused.
         """
         commands.pause_engine(by=actor)
         return EngineAnswer.of(service.scheduler)

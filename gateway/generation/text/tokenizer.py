@@ -290,6 +290,15 @@ class ChatTokenizer:
         """Token ids of a text, without special tokens."""
         return _ids(self._tokenizer, text)
 
+    def decode_all(self, ids: Sequence[int]) -> str:
+        """The text of tokens, control tokens included."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    @property
+    def vocabulary(self) -> int:
+        """One more than the highest token id."""
+        return 1 + max(self._tokenizer.get_vocab().values(), default=-1)
+
     def count(self, text: str) -> int:
         """Number of tokens of a text, without special tokens."""
         return len(_encoding(self._tokenizer, text))

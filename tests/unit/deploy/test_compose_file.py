@@ -55,3 +55,13 @@ def test_our_containers_have_no_privileges(services: dict[str, Any]) -> None:
             assert service["read_only"], name
             assert service["cap_drop"] == ["ALL"], name
             assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_server_in_the_engines_place_is_what_the_gateway_connects_to() -> None:
+    file: dict[str, Any] = yaml.safe_load((ROOT / "compose.upstream.yaml").read_text())
+    services = file["services"]
+    assert services["engine"] == {"profiles": ["engine"]}
+    assert "--port=8001" in services["vllm"]["command"]
+    gateway = services["gateway"]["environment"]
+    assert gateway["LMAAS_UPSTREAM"] == "${LMAAS_UPSTREAM:-http://vllm:8001}"
+    assert set(gateway) <= names(Settings) | FIXED

@@ -1,0 +1,1 @@
+"""U1: the order of requests in front of vLLM."""

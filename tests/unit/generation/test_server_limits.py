@@ -1,0 +1,41 @@
+"""An engine that is a server: what it takes changes, and what it cannot do is refused."""
+
+import asyncio
+
+import pytest
+from msgspec import structs
+
+from engine.protocol import Step
+from gateway.errors import Conflict, InvalidRequest
+from tests.unit.generation.conftest import KV, SchedulerScene
+
+
+@pytest.fixture
+async def server(scene: SchedulerScene) -> SchedulerScene:
+    """A scene whose engine takes two sequences at once, and is no engine of ours."""
+    scene.connect(max_running=2)
+    info = scene.scheduler.engine.served
+    refusals = dict.fromkeys(("pause", "lockstep", "pins"), "the model runs on a server")
+    scene.scheduler.engine.info = structs.replace(info, refusals=refusals)
+    return scene
+
+
+async def test_requests_start_as_soon_as_the_server_takes_more(
+    server: SchedulerScene,
+) -> None:
+    await server.enqueue(*(server.request() for _ in range(5)))
+    assert server.running == 2
+    server.scheduler.events.engine_stepped(Step(1, KV, {}, max_running=4))
+    await asyncio.sleep(0)
+    assert server.running == 4
+    server.scheduler.events.engine_stepped(Step(2, KV, {}))
+    assert server.scheduler.engine.served.max_running == 4
+
+
+async def test_server_is_neither_paused_nor_run_in_lock_step(server: SchedulerScene) -> None:
+    with pytest.raises(Conflict, match="can be drained"):
+        server.scheduler.pause_engine()
+    with pytest.raises(InvalidRequest, match="the model runs on a server"):
+        server.scheduler.use_policy("magnus")
+    assert not server.scheduler.engine.paused
+    assert server.scheduler.policy.name == "lmaas"
