@@ -4,10 +4,12 @@ A step of an engine takes `step_s`, and more for each sequence and each KV token
 (`LinearStepTime`). A request whose length is at least h with probability S(h) takes part in h-th
 steps with that probability, next to n(h) expected sequences with k(h) expected KV tokens:
 
-    own_s = prompt_s + Σ_h S(h)·(step_s + sequence_s·(n(h) + 1) + kv_token_s·(k(h) + tokens(h)))
+    own_s = prompt_s + Σ_h S(h)·(step_s + prompts_s + sequence_s·(n(h) + 1)
+                                 + kv_token_s·(k(h) + tokens(h)))
 
 `prompt_s` computes the prompts that are not computed yet, and of its own what the engine does not
-have. Meanwhile it makes the steps of the others longer: in sum by
+have; `prompts_s` is for those that come later, as many in a step as in recent ones. Meanwhile it
+makes the steps of the others longer: in sum by
 
     others_s = n(0)·prompt_s(its own) + Σ_h S(h)·n(h)·(sequence_s + kv_token_s·tokens(h))
 
@@ -164,22 +166,22 @@ class WorkForecast:
         held = _held(sequence)
         steps = float(weights.sum())
         reads = weights * (held + MIDDLES)
-        met = self._sequences @ weights  # (E,): steps together with others
-        computed = np.array(known, np.float64)
-        prompt_reads = (held**2 - computed**2) / 2  # KV tokens
-        prompt_s = self._prompt_s * (held - computed) + self._read_s * prompt_reads
+        met, met_reads = self._sequences.dot(np.stack((weights, reads), axis=1)).T  # (E,) each
+        if any(known):
+            computed = np.array(known, np.float64)
+            prompt_reads = (held**2 - computed**2) / 2  # KV tokens
+            prompt_s = self._prompt_s * (held - computed) + self._read_s * prompt_reads
+        else:
+            prompt_s = self._prompt_s * held + self._read_s * (held**2 / 2)
+        met_s = self._sequence_s * met
         own_s = (
             prompt_s
-            + self._prompt_s * self._uncomputed
-            + (self._step_s + self._prompt_s * self._prompts) * steps
-            + self._sequence_s * (met + steps)
-            + self._token_s * (self._tokens @ weights + float(reads.sum()))
+            + met_s
+            + self._token_s * (self._tokens.dot(weights) + float(reads.sum()))
+            + self._prompt_s * (self._uncomputed + self._prompts * steps)
+            + (self._step_s + self._sequence_s) * steps
         )
-        others_s = (
-            self._sequences[:, 0] * prompt_s
-            + self._sequence_s * met
-            + self._token_s * (self._sequences @ reads)
-        )
+        others_s = self._sequences[:, 0] * prompt_s + met_s + self._token_s * met_reads
         return Ahead(own_s, others_s)
 
     def check(self) -> None:

@@ -24,6 +24,7 @@ class Router:
         self.prefixes = PrefixIndex(engines)
         self.availability = Availability(engines)
         self._engine_of: dict[str, int] = {}  # of each sequence
+        self._nothing_known = [0] * engines
 
     def ranked(
         self, sequence: QueuedRequest | RunningSequence, among: Sequence[int]
@@ -84,4 +85,4 @@ class Router:
         if isinstance(sequence, QueuedRequest) and sequence.blocks:
             most = sequence.prompt_tokens - 1
             return [min(each, most) for each in self.prefixes.known_tokens(sequence.blocks)]
-        return [0] * self.engines
+        return self._nothing_known

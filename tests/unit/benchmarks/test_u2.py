@@ -23,8 +23,8 @@ from gateway.replay.workload.synthetic import synthetic_lengths
 from gateway.scheduling.policy import Options
 
 
-def a_cell(fleet: Fleet, requests: int = 120) -> Cell:
-    workload = synthetic_lengths().take(slice(2_000))
+def a_cell(fleet: Fleet, requests: int = 60) -> Cell:
+    workload = synthetic_lengths().take(slice(300))
     engine = engine_for(workload, profile(DEFAULT_PROFILE))
     fitting = workload.within(engine.shape.max_sequence_tokens)
     whole = Scenario(source=fitting, arrivals="poisson", sample_size=requests)

@@ -65,7 +65,7 @@ def test_one_engine_needs_no_router(router: RouterName) -> None:
 
 
 def test_predicted_end_beats_other_routers_with_a_slow_engine() -> None:
-    workload = requests(gap_s=0.03)
+    workload = requests(150, gap_s=0.03)
     found = {
         router: mean_s(workload, run(workload, [ENGINE, SLOW], router)) for router in ROUTER_NAMES
     }

@@ -24,7 +24,7 @@ ENGINES, PAGES, PAGE = 3, 60, 16
 FAST = EngineCost(LinearStepTime(0.01, 1e-4, 5e-4, 1e-6), step_tokens=64)
 SLOW = EngineCost(LinearStepTime(0.03, 3e-4, 15e-4, 3e-6), step_tokens=64)
 requests_to_send = st.lists(
-    st.tuples(st.integers(1, 300), st.integers(1, 200)), min_size=1, max_size=25
+    st.tuples(st.integers(1, 300), st.integers(1, 200)), min_size=1, max_size=10
 )
 
 
