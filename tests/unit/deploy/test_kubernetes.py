@@ -1,5 +1,6 @@
 """`deploy/kubernetes`: its objects fit Kubernetes' schemas, and agree with each other."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -63,6 +64,8 @@ def test_settings_are_known(unit: dict[str, Any]) -> None:
     names = {line.partition("=")[0] for line in listed["configMapGenerator"][0]["literals"]}
     for container in containers(unit).values():
         names |= {each["name"] for each in container["env"]}
+    upstream = (FOLDER / "upstream" / "kustomization.yaml").read_text()
+    names |= set(re.findall(r"name: (LMAAS_\w+)", upstream))
     known = {
         field.encode_name
         for settings in (Settings, EngineSettings)
