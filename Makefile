@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-bench coverage test-compose test-clients test-upstream lint types contracts check bench report format docs demo-model exactness clean
+.PHONY: help install run test test-bench pictures coverage test-compose test-clients test-upstream lint types contracts check bench report format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ T ?=
 PYTEST := HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-ci} $(BIN)/python -m pytest \
 	--numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-NODE_CLIENT := openai@7.59.0
+NODE_PACKAGES := openai@7.59.0 axe-core@4.14.1
 NPM := npm install --silent --no-audit --no-fund --omit=peer --prefix .venv/node
 
 help:  ## list the targets
@@ -24,7 +24,7 @@ help:  ## list the targets
 .venv/installed-dev: .venv/installed
 	@echo "installing the packages for tests and checks"
 	@$(PIP) --editable '.[dev]'
-	@command -v npm >/dev/null && $(NPM) $(NODE_CLIENT) || echo "without OpenAI's client for Node: its test is skipped"
+	@command -v npm >/dev/null && $(NPM) $(NODE_PACKAGES) || echo "without npm: the tests of OpenAI's client for Node and of axe are skipped"
 	@touch $@
 
 install: .venv/installed-dev  ## create .venv, with the packages for tests and checks
@@ -34,13 +34,16 @@ run: .venv/installed  ## fetch SmolLM2 if LMAAS_MODEL is unset, start everything
 	@exec $(BIN)/lmaas serve
 
 test: .venv/installed-dev  ## run all tests, or those in T: make test T=tests/unit/scheduling
-	@$(PYTEST) $(or $(T),tests/e2e tests/integration tests/unit)
+	@$(PYTEST) $(or $(T),tests/e2e tests/browser tests/integration tests/unit)
 
 test-bench: .venv/installed-dev  ## run the tests of the benchmarks, which `make test` includes
 	@$(PYTEST) tests/unit/benchmarks
 
+pictures: .venv/installed-dev  ## take the pictures of the page, docs/pictures, with SmolLM2 or LMAAS_MODEL
+	@LMAAS_PICTURES=docs/pictures LMAAS_MODEL=$${LMAAS_MODEL:-.lmaas/models/smollm2} $(PYTEST) tests/browser/test_pictures.py
+
 coverage: .venv/installed-dev  ## measure line and branch coverage of all tests, or of those in T
-	@$(PYTEST) --cov --cov-report=term --cov-report=html:build/coverage $(or $(T),tests/e2e tests/integration tests/unit)
+	@$(PYTEST) --cov --cov-report=term --cov-report=html:build/coverage $(or $(T),tests/e2e tests/browser tests/integration tests/unit)
 
 test-compose:  ## build the image, start compose.yaml, send requests, kill the engine, send again
 	@$(PYTHON) tests/compose/check.py
@@ -70,7 +73,7 @@ contracts: .venv/installed-dev  ## import-linter: imports between packages
 
 check: lint types contracts test  ## lint, types, contracts and test, as CI does
 
-bench: .venv/installed  ## run a benchmark: F is one of B1 B2 B3 E1 E3 E4 G3 I1 P1 P1-own own-lengths P2 P3 P4 P5 R1 R1-faults S0 S1 S2 S2-live S3 S3-live S4 S4-live S5 S6 T1 U1 W1 attention decision finish-band form grammar grouping job-kills learning prefill-head prefix step; A its options
+bench: .venv/installed  ## run a benchmark: F is one of B1 B2 B3 E1 E3 E4 G3 I1 I2 I3 P1 P1-own own-lengths P2 P3 P4 P5 R1 R1-faults S0 S1 S2 S2-live S3 S3-live S4 S4-live S5 S6 T1 U1 U2 W1 attention dashboard decision finish-band form grammar grouping job-kills learning prefill-head prefix scale step; A its options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
 report: .venv/installed  ## write docs/report.md and its pictures from benchmarks/results

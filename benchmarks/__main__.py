@@ -14,6 +14,7 @@ from benchmarks.b1 import run as b1
 from benchmarks.b1.live_run import LINES as B1_LINES
 from benchmarks.b2 import run as b2
 from benchmarks.b3 import run as b3
+from benchmarks.dashboard import run as dashboard
 from benchmarks.decision import run as decisions
 from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
@@ -26,6 +27,8 @@ from benchmarks.g3 import run as g3
 from benchmarks.grammar import run as grammar
 from benchmarks.grouping import run as grouping
 from benchmarks.i1 import run as i1
+from benchmarks.i2 import run as i2
+from benchmarks.i3 import run as i3
 from benchmarks.job_kills import run as job_kills
 from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
@@ -51,8 +54,10 @@ from benchmarks.s4 import live_run as s4_live
 from benchmarks.s4 import run as s4
 from benchmarks.s5 import run as s5
 from benchmarks.s6 import run as s6
+from benchmarks.scale import run as scale
 from benchmarks.t1 import run as t1
 from benchmarks.u1 import run as u1
+from benchmarks.u2 import run as u2
 from benchmarks.w1 import run as w1
 from gateway.errors import LmaasError
 from gateway.evaluation.lengths import LengthRule
@@ -410,11 +415,38 @@ def offloaded_exactness(model: Path, threads: int, prompt: int, fed: int) -> Non
     i1.run(model, threads, prompt, fed)
 
 
+@main.command("I2")
+@model_option
+@threads_option
+@click.option("--context", multiple=True, type=int, default=i2.CONTEXTS, help="tokens of the texts")
+def offloaded_quality(model: Path, threads: int, context: tuple[int, ...]) -> None:
+    """What answers lose where a step attends to a part of the keys and values."""
+    i2.run(model, threads, context)
+
+
+@main.command("I3")
+@model_option
+@threads_option
+@quick_option
+def offloaded_speed(model: Path, threads: int, quick: bool) -> None:
+    """Tokens a second with keys and values in host memory, behind slow links."""
+    i3.run(model, threads, quick=quick)
+
+
 @main.command("grouping")
 @click.option("--lines", default=grouping.LINES, show_default=True, help="lines of each job")
 def plans(lines: int) -> None:
     """The time and memory of planning a batch job."""
     grouping.run(lines)
+
+
+@main.command("dashboard")
+@click.option("--rounds", default=dashboard.ROUNDS, show_default=True, help="rounds")
+@click.option("--seconds", default=dashboard.ROUND_S, show_default=True, help="of half a round")
+def page_of_browsers(rounds: int, seconds: float) -> None:
+    """What viewers of the page cost the gateway, and how soon a first view is there."""
+    with _errors_in_one_line():
+        dashboard.run(rounds, seconds)
 
 
 @main.command("finish-band")
@@ -521,6 +553,28 @@ def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int
     """Requests with deadlines in overload, on a simulated engine."""
     with _errors_in_one_line():
         s5.run(data, engine, quick=quick, only=only, jobs=jobs)
+
+
+@main.command("scale")
+@quick_option
+def database_costs(*, quick: bool) -> None:
+    """What gateways that share a database cost it: records, leases, notifications."""
+    scale.run(quick=quick)
+
+
+@main.command("U2")
+@data_option
+@trace_option
+@engine_option
+@quick_option
+@click.option("--only", default="", help="fleets with this prefix, as trace/16/one slow")
+@jobs_option
+def several_engines(
+    data: Path, trace: Path | None, engine: EngineModel, quick: bool, only: str, jobs: int
+) -> None:
+    """Response times with 2 to 64 engines behind one queue, against other routers."""
+    with _errors_in_one_line():
+        u2.run(data, trace, engine, quick=quick, only=only, jobs=jobs)
 
 
 @main.command("T1")

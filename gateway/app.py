@@ -1,6 +1,7 @@
 """The Litestar application: wiring only."""
 
 from importlib.metadata import version
+from typing import NamedTuple
 
 from litestar import Litestar, Router
 from litestar.di import Provide
@@ -27,6 +28,7 @@ from gateway.api.openai.usage import OwnUsageController
 from gateway.api.openapi import complete_document
 from gateway.api.request_id import IdentifyingApp
 from gateway.api.schema_page import schema_plugins
+from gateway.dashboard.routes import Dashboard
 from gateway.deletion.deletions import Deletions
 from gateway.files.upload import Uploads
 from gateway.generation.operation.commands import OperatorCommands
@@ -37,6 +39,7 @@ from gateway.node import GatewayNode
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import SampleErasure
 from gateway.prediction.lifecycle.schedule import Schedules
+from gateway.prediction.lifecycle.served_quality import ServedQualities
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import AdminAccess, ScopedKeys
@@ -48,7 +51,14 @@ from gateway.usage.report import UsageReport
 from gateway.usage.request import RequestUsages
 
 
-def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
+class GatewayApp(NamedTuple):
+    """The application, and the page that it serves."""
+
+    app: Litestar
+    dashboard: Dashboard
+
+
+def build_app(node: GatewayNode, metrics: HttpMetrics) -> GatewayApp:
     """The routes over a running node; `metrics` counts their responses."""
     settings, sessions = node.settings, node.database.sessions
     admin = AdminServices(
@@ -76,6 +86,15 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
     uploads, usages = Uploads(node.files), RequestUsages(sessions)
     costs = CostEstimates(sessions)
     admission = AdminAccess(node.admin_key, admin.scoped_keys)
+    dashboard = Dashboard(
+        node.service,
+        node.parts,
+        admin,
+        admission,
+        node.authenticator,
+        ServedQualities(sessions, node.runs.model),
+        settings,
+    )
     app = IdentifyingApp(
         route_handlers=[
             HealthController,
@@ -101,6 +120,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
                 tags=["OpenAI"],
             ),
             admin_router(node.admin_key, admin),
+            *dashboard.routers(),
         ],
         dependencies={
             "service": Provide(lambda: node.service, sync_to_thread=False),
@@ -131,7 +151,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         ),
     )
     complete_document(app)
-    return app
+    return GatewayApp(app, dashboard)
 
 
 def _body_limits(node: GatewayNode) -> BodyLimits:

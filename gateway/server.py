@@ -7,6 +7,7 @@ from typing import Final
 
 import uvicorn
 from litestar import Litestar, Response, asgi, route
+from litestar.datastructures import Headers
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.connections.limits import ConnectionLimits
@@ -16,6 +17,7 @@ from gateway.api.errors import exception_handlers
 from gateway.api.health import GET_AND_HEAD, Health
 from gateway.api.http_metrics import HttpMetrics
 from gateway.api.request_id import IdentifyingApp
+from gateway.dashboard.view.starting import starting_page
 from gateway.errors import GatewayStarting
 from gateway.settings import Settings
 
@@ -89,7 +91,10 @@ def _starting_app(settings: Settings, metrics: HttpMetrics, phase: Callable[[], 
         return Response(health, status_code=503)
 
     @asgi("/", is_mount=True, copy_scope=True)
-    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        if "text/html" in Headers.from_scope(scope).get("accept", ""):
+            await starting_page(phase())(scope, receive, send)
+            return
         raise GatewayStarting(f"the gateway starts ({phase()}); try again in a moment")
 
     return IdentifyingApp(

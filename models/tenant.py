@@ -54,6 +54,8 @@ class App(Base):
     instruction: Mapped[str | None]
     # Weight against other waiting apps of the tenant: twice the share gets twice the tokens.
     share: Mapped[float] = mapped_column(default=1.0, server_default=text("1"))
+    # Where keys and values may be of requests that do not say it, if the device cannot hold them.
+    memory: Mapped[str] = mapped_column(default="device", server_default=text("'device'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
 

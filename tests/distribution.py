@@ -8,7 +8,8 @@ SHARED = PurePath("tests/e2e")
 COMMANDS = SHARED / "commands"  # with the gateway of SHARED
 CLIENTS = SHARED / "clients"  # too
 OWN = SHARED / "own"  # tests that stop or kill their gateway, or count on a new one
-GATEWAY_OF = {SHARED: SHARED, COMMANDS: SHARED, CLIENTS: SHARED, OWN: OWN}
+BROWSER = PurePath("tests/browser")
+GATEWAY_OF = {SHARED: SHARED, COMMANDS: SHARED, CLIENTS: SHARED, OWN: OWN, BROWSER: BROWSER}
 
 
 class ByGateway(LoadFileScheduling):

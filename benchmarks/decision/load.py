@@ -8,6 +8,7 @@ from statistics import mean
 from time import thread_time
 from typing import Final, NamedTuple, TypeVar
 
+from gateway.replay.cost.profiles import DEFAULT_PROFILE, profile
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.policy import Options, PolicyName, build_policy
@@ -79,6 +80,7 @@ class DecisionLoad:
             running * round((PROMPT_TOKENS[0] + ANSWER_TOKENS[0]) * 1.4 / PAGE_TOKENS) + MIN_PAGES
         )
         self.loop.resize(self._pages, PAGE_TOKENS)
+        self.loop.price(profile(DEFAULT_PROFILE).admission_cost)
         interval_s = ANSWER_TOKENS[0] * 1.4 * STEP_S / running  # between two ends, approximately
         for index in range(waiting, 0, -1):
             self.loop.arrive(self._request(-index * interval_s))

@@ -62,8 +62,9 @@ def _binary(name: str) -> Path:
         build = str(FOLDER / "build")
         options = [f"-D{option}={value}" for option, value in OPTIONS.items()]
         run_command("cmake", "-S", str(source), "-B", build, *options)
-        jobs = str(os.cpu_count() or 1)  # with no number, make starts all at once
-        run_command("cmake", "--build", build, "--parallel", jobs, "--target", *TARGETS)
+        run_command(
+            "cmake", "--build", build, "--parallel", str(os.cpu_count()), "--target", *TARGETS
+        )
         compiled.touch()
     return binary
 

@@ -48,7 +48,7 @@ async def insert_steadily(
         await asyncio.sleep(FLUSH_INTERVAL_S)
         due = int(RATE * (time.monotonic() - began)) - records
         for _ in range(due):
-            writer.record(_a_record(keys[int(random.integers(len(keys)))], random))
+            writer.record(a_record(keys[int(random.integers(len(keys)))], random))
         records += due
         started = time.perf_counter()
         await writer.flush()
@@ -114,7 +114,8 @@ async def _older(sessions: Sessions, days: float) -> int:
     return int(found or 0)
 
 
-def _a_record(key: AppKey, random: np.random.Generator) -> Record:
+def a_record(key: AppKey, random: np.random.Generator) -> Record:
+    """A record of a request that ended now, with an answer of random length."""
     tokens = int(random.integers(1, 700))
     return Record(
         arrived_at=datetime.now(UTC),

@@ -17,12 +17,10 @@ from benchmarks.i1.forced import Device, Host, feed, read_prompt
 from benchmarks.i1.texts import SOURCES, ids_of
 from engine.kv.store import KvStore
 from engine.offload.attention import OffloadAttention
-from engine.offload.layout import FETCH_SHARE, OffloadLayout, fetched_tokens, partial_dims
-from engine.offload.skew_file import compute_skew
+from engine.offload.layout import FETCH_SHARE, OffloadLayout, fetched_tokens
 from engine.offload.store import OffloadStore
 from engine.running.loaded_model import LoadedModel
 from engine.running.model import load_model
-from engine.running.offloading import run_sample, sample_ids
 from engine.running.runner import choose_attention
 
 PAGE_TOKENS: Final = 16
@@ -39,7 +37,7 @@ def run(folder: Path, threads: int, prompt: int, fed: int) -> None:
     rows: list[Row] = []
     for source in SOURCES:
         ids = ids_of(source, folder, prompt + fed)
-        rows += _text_rows(model, folder, source, ids, prompt)
+        rows += _text_rows(model, source, ids, prompt)
         report.say(f"{source} is measured")
     ids = ids_of(next(iter(SOURCES)), folder, prompt + fed)
     rows.append(_transformers_row(folder, ids, prompt))
@@ -61,19 +59,16 @@ def targets(rows: list[Row], layers: int) -> list[Target]:
     ]
 
 
-def _text_rows(
-    model: LoadedModel, folder: Path, source: str, ids: list[int], prompt: int
-) -> list[Row]:
+def _text_rows(model: LoadedModel, source: str, ids: list[int], prompt: int) -> list[Row]:
     """Everything fetched, and speculation with everything and with a fifth."""
     pages = list(range(-(-len(ids) // PAGE_TOKENS)))
-    head_dim = model.kv_shape.head_dim
     device = _device(model, pages)
-    kinds: list[tuple[str, str, int, Callable[[int], int], bool]] = [
-        ("host-exact", "all", 0, fetched_tokens, False),
-        ("host-speculative", "all", head_dim, lambda tokens: tokens, True),
-        ("host-speculative", "a fifth", partial_dims(head_dim), fetched_tokens, True),
+    kinds: list[tuple[str, str, Callable[[int], int], bool]] = [
+        ("host-exact", "all", fetched_tokens, False),
+        ("host-speculative", "all", lambda tokens: tokens, True),
+        ("host-speculative", "a fifth", fetched_tokens, True),
     ]
-    hosts = [_host(model, folder, pages, *kind[2:]) for kind in kinds]
+    hosts = [_host(model, pages, *kind[2:]) for kind in kinds]
     read_prompt(model, device, ids, prompt)
     expected = [feed(model, device, ids, at, at + 1) for at in range(prompt, len(ids))]
     rows = []
@@ -119,23 +114,16 @@ def _device(model: LoadedModel, pages: list[int]) -> Device:
 
 def _host(
     model: LoadedModel,
-    folder: Path,
     pages: list[int],
-    dims: int,
     fetched: Callable[[int], int],
     speculative: bool,
 ) -> Host:
-    layout = OffloadLayout(model.kv_shape, PAGE_TOKENS, model.dtype, model.device, dims)
+    layout = OffloadLayout(
+        model.kv_shape, PAGE_TOKENS, model.dtype, model.device, coded=speculative
+    )
     store = OffloadStore(layout, len(pages))
     resident = choose_attention(store.resident, model.heads)
-    skew = skew_of_model(model, folder) if speculative else None
-    return Host(OffloadAttention(resident, store, skew, fetched), pages, speculative)
-
-
-def skew_of_model(model: LoadedModel, folder: Path) -> torch.Tensor:
-    """The rotation of each layer's keys, computed for this run."""
-    ids = sample_ids(folder / "tokenizer.json", model)
-    return compute_skew(lambda attention: run_sample(model, ids, attention))
+    return Host(OffloadAttention(resident, store, fetched), pages, speculative)
 
 
 def _transformers_row(folder: Path, ids: list[int], prompt: int) -> Row:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -9,7 +10,6 @@ from typing import Final
 from tokenizers import Tokenizer
 
 MIN_CHARACTERS: Final = 200
-# The skew of keys is computed on Python's own documentation, so none of these is that.
 SOURCES: Final = {
     "sqlalchemy": ("sqlalchemy.orm.session", "sqlalchemy.sql.selectable", "sqlalchemy.engine.base"),
     "numpy": ("numpy", "numpy.linalg", "numpy.fft", "numpy.random"),
@@ -17,10 +17,10 @@ SOURCES: Final = {
 }
 
 
-def text_of(source: str) -> str:
+def text_of_modules(modules: Sequence[str]) -> str:
     """The docstrings of a library's modules, each once, in order."""
     found: dict[str, None] = {}
-    for name in SOURCES[source]:
+    for name in modules:
         module = importlib.import_module(name)
         for text in _docstrings(module):
             found.setdefault(text)
@@ -30,7 +30,7 @@ def text_of(source: str) -> str:
 def ids_of(source: str, model: Path, tokens: int) -> list[int]:
     """The first tokens of a text. ValueError if it has fewer."""
     encoder = Tokenizer.from_file(str(model / "tokenizer.json"))
-    ids: list[int] = encoder.encode(text_of(source), add_special_tokens=False).ids
+    ids: list[int] = encoder.encode(text_of_modules(SOURCES[source]), add_special_tokens=False).ids
     if len(ids) < tokens:
         raise ValueError(f"{source} has {len(ids)} tokens, {tokens} are needed")
     return ids[:tokens]

@@ -109,6 +109,31 @@ FIGURES: Final = (
         ),
     ),
     Figure(
+        "U2: several engines",
+        "U2",
+        "simulated",
+        "make bench F=U2 A='--data DIR --trace FILE'",
+        "One queue in front of 2 to 64 engines, each request to the one where it is predicted to "
+        "end first, against routers that choose an engine at arrival and leave the rest to its own "
+        "queue. At a load of 0.9.",
+        details="u2-several-engines",
+        excerpts=(
+            Excerpt(
+                "On the arrival trace, with one engine of half the speed:",
+                {"source": "trace", "speeds": "one of half speed"},
+                {
+                    "engines": "engines",
+                    "router": "router",
+                    "order": "order in the queues",
+                    "mean s": "mean, s",
+                    "p99 s": "p99, s",
+                    "lmaas/mean": "ours over it, mean",
+                    "lmaas/p99": "ours over it, p99",
+                },
+            ),
+        ),
+    ),
+    Figure(
         "S2 live: order",
         "S2",
         "live",

@@ -140,7 +140,7 @@ def case(
         requests=requests,
         engine=engine_of(setting),
         contenders=contenders,
-        engines=ENGINES,
+        speeds=(1.0,) * ENGINES,
     )
 
 

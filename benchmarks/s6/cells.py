@@ -14,7 +14,7 @@ from gateway.replay.cost.model import EngineModel, EngineShape, GpuProfile, Line
 from gateway.replay.cost.profiles import NAMES, Gpu, PublishedModel, engine_model, profile
 from gateway.replay.engine.continuous import ContinuousEngine
 from gateway.replay.measure.results import ReplayResults
-from gateway.replay.simulator import Simulation, replay
+from gateway.replay.simulator import ReplayedEngine, Simulation, replay
 from gateway.replay.workload.predictions import PredictorName, with_predictions
 from gateway.replay.workload.workload import Int32s, Workload
 from gateway.scheduling.policy import Options, build_policy
@@ -26,7 +26,8 @@ UNIFORM, MIXED, SLOW = WORKLOADS = ("uniform", "mixed", "slow prefill")
 PREDICTORS: Final[tuple[PredictorName, ...]] = ("noise", "oracle", "shuffled")
 PROMPT, ANSWER = 1_000, 5_000  # tokens, uniform within a fifth
 FEWEST_AT_ONCE: Final = 16  # of these that every pool holds: lengths shrink with small pools
-REQUESTS: Final = 200
+MIN_REQUESTS: Final = 200
+PROMPTS_IN_POOL: Final = 1.5  # of requests to the prompts that a pool holds: a part waits
 MIXED_MEDIAN, MIXED_SPREADS, MIXED_LIMIT = 1_000, (0.8, 1.0), 6_000
 SLOW_PREFILL: Final = 8.0  # times slower to compute prompts
 BIG_CARD: Final = "8 TB/s card/7B"
@@ -102,18 +103,17 @@ def workload_of(name: str, engine: EngineModel, seed: int) -> Workload:
     random = np.random.default_rng((seed, 0))
     pool = engine.shape.pages * engine.shape.page_tokens
     scale = min(1.0, pool / (FEWEST_AT_ONCE * (PROMPT + ANSWER)))
+    count = max(MIN_REQUESTS, round(PROMPTS_IN_POOL * pool / PROMPT))
     if name == MIXED:
         prompts, answers = (
             np.minimum(
-                MIXED_MEDIAN * np.exp(spread * random.standard_normal(2 * REQUESTS)), MIXED_LIMIT
+                MIXED_MEDIAN * np.exp(spread * random.standard_normal(2 * count)), MIXED_LIMIT
             )
             for spread in MIXED_SPREADS
         )
         limit = MIXED_LIMIT
     else:
-        prompts, answers = (
-            median * random.uniform(0.8, 1.2, REQUESTS) for median in (PROMPT, ANSWER)
-        )
+        prompts, answers = (median * random.uniform(0.8, 1.2, count) for median in (PROMPT, ANSWER))
         limit = round(1.2 * ANSWER)
     whole = partial(_tokens, scale=scale)
     return Workload.of(
@@ -151,10 +151,7 @@ def _replay(rule: str, workload: Workload, engine: EngineModel) -> ReplayResults
         return Simulation(
             workload,
             AdaptiveMarginPolicy(simulated.statistics),
-            simulated,
-            engine.shape,
-            cost=None,
-            most_background=None,
+            [ReplayedEngine(simulated, engine.shape)],
             tau_floor=None,
             max_samples=2,
         ).run()

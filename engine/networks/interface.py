@@ -11,8 +11,8 @@ from engine.attention.interface import LayerAttention
 class Foresight(NamedTuple):
     """Rows whose queries are wanted a layer early: `foresee` is called with a layer and these.
 
-    They are computed from the input of the layer before, (rows, heads, dim), rotary embedding
-    applied.
+    They are computed from what the layer before gives to its feed-forward part, (rows, heads, dim),
+    rotary embedding applied.
     """
 
     rows: Tensor  # (rows,)

@@ -68,7 +68,6 @@ class LlamaNetwork:
         rotation = rowwise.rotation(self._rotary, packed.positions)
         foresee = self._foresee(packed)
         for index, layer in enumerate(self._layers):
-            foresee(index + 1, hidden)
             query, key, value = self._project(layer, hidden, rotation)
             attended = attention.attend(
                 packed.plan, index, query, key, value, scale=layer.scale, window=layer.window
@@ -76,12 +75,13 @@ class LlamaNetwork:
             if index == len(self._layers) - 1 and len(packed.sample_rows) < len(hidden):
                 attended, hidden = attended[packed.sample_rows], hidden[packed.sample_rows]
             hidden = layer.out.add(attended, hidden)
+            foresee(index + 1, hidden)
             gated = rowwise.gate(layer.gate_up(rowwise.norm(layer.before_mlp, hidden)))
             hidden = layer.down.add(gated, hidden)
         return self._head(rowwise.norm(self._norm, hidden))
 
     def _foresee(self, packed: Packed) -> Callable[[int, Tensor], None]:
-        """What is called with each layer and the input of the one before."""
+        """What is called with each layer and what the one before has after its attention."""
         foresight, layers = packed.foresight, self._layers
         if foresight is None:
             return lambda index, hidden: None  # noqa: ARG005 - nothing is wanted
@@ -94,13 +94,6 @@ class LlamaNetwork:
                 foresight.foresee(index, query)
 
         return foresee
-
-    @property
-    def fingerprint(self) -> bytes:
-        """What distinguishes the weights of two models of this shape."""
-        sample = self._embedding[:: max(1, len(self._embedding) // 64)].float().cpu()
-        norms = [layer.before_attention.weight.float().cpu() for layer in self._layers]
-        return b"".join(tensor.contiguous().numpy().tobytes() for tensor in (sample, *norms))
 
     @property
     def windowed(self) -> bool:

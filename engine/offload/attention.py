@@ -16,13 +16,7 @@ from engine.attention.chunk import attend_context, chunk_mask
 from engine.attention.interface import Attention, Context
 from engine.attention.tables import as_tensor
 from engine.offload.layout import fetched_tokens
-from engine.offload.selection import (
-    energy,
-    likeliest,
-    partial_keys,
-    predicted_scores,
-    strongest_dims,
-)
+from engine.offload.selection import encode, group_attention, likeliest, predicted_scores, scale_of
 from engine.offload.sequence import OffloadedSequence, StagedLayer
 from engine.offload.staging import StagedTokens
 from engine.offload.store import OffloadStore
@@ -76,21 +70,19 @@ class OffloadAttention:
 
     The first is attended by what each plan is given, the first layers of offloaded sequences by
     `resident`.
-    `skew`, (layers, kv_heads, dim, dim), is needed for speculative sequences, of which each step
-    fetches `fetched` (tokens before it) tokens for a key head of a layer. `fetched_bytes` counts
-    what was copied to the device since the start.
+    Of speculative sequences, for which the store keeps codes, each step fetches `fetched` (tokens
+    before it) tokens for a key head of a layer. `fetched_bytes` counts what was copied to the
+    device since the start.
     """
 
     def __init__(
         self,
         resident: Attention[Any],
         store: OffloadStore,
-        skew: Tensor | None = None,
         fetched: Callable[[int], int] = fetched_tokens,
     ) -> None:
         self._resident = resident
         self._store = store
-        self._skew = skew
         self._fetched_tokens = fetched
         self._first = store.layout.resident_layers
         self._layers = store.layout.shape.layers
@@ -220,38 +212,25 @@ class OffloadAttention:
                     mask = mask.to(query.device, query.dtype)
                 outputs.append(attend_context(query[rows], keys, values, mask, scale))
             if chunk.sequence.speculative:
-                self._index(chunk, layer, query[rows], keys)
+                self._encode(chunk, layer, keys)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _index(self, chunk: OffloadedChunk, layer: int, query: Tensor, keys: Tensor) -> None:
-        """Keep partial keys of the chunk; those of a prompt are chosen again with each chunk."""
-        assert self._skew is not None
-        skew, sequence = self._skew[layer], chunk.sequence
-        partial, places = self._store.partial_layer(layer), chunk.places
+    def _encode(self, chunk: OffloadedChunk, layer: int, keys: Tensor) -> None:
+        """Keep codes of the chunk's keys; those of a prompt are made again with each chunk."""
+        scales, places = chunk.sequence.scales, chunk.places
         if chunk.speculative:
-            dims, keys, places = sequence.dims[layer], keys[:, -1:], places[:, -1:]
+            keys, places = keys[:, -1:], places[:, -1:]
         else:
-            kv_heads = keys.shape[0]
-            grouped = query.unflatten(1, (kv_heads, -1)).permute(1, 0, 2, 3).flatten(1, 2)
-            of_queries = energy(grouped, skew) + sequence.query_energy.get(layer, 0.0)
-            sequence.query_energy[layer] = of_queries
-            group = query.shape[1] // kv_heads
-            dims = strongest_dims(of_queries / group, energy(keys, skew), partial.shape[1])
-            sequence.dims[layer] = dims
-        chosen = partial_keys(keys, skew, dims).flatten(0, 1)
-        partial.index_copy_(0, places.reshape(-1).to(partial.device), chosen)
+            scales[layer] = scale_of(keys)
+        self._store.write_codes(layer, places, encode(keys, scales[layer]))
 
     def _choose(self, chunk: OffloadedChunk, layer: int, query: Tensor) -> Tensor:
-        """The tokens to fetch for a predicted query: (kv_heads, tokens)."""
-        assert self._skew is not None
-        partial = self._store.partial_layer(layer)
+        """The tokens to fetch for a predicted query, (heads, dim): (kv_heads, tokens)."""
         start = chunk.context.start
-        places = chunk.places[:, :start].to(partial.device)
-        kept = partial.index_select(0, places.reshape(-1)).view(*places.shape, -1)
-        scores = predicted_scores(
-            query, self._skew[layer], chunk.sequence.dims[layer], kept, query.shape[-1] ** -0.5
-        )
-        return likeliest(scores, self._fetched_tokens(start))
+        codes = self._store.codes_of(layer, chunk.places[:, :start])
+        step = chunk.sequence.scales[layer].step
+        scores = predicted_scores(query[None], codes, step, query.shape[-1] ** -0.5)
+        return likeliest(group_attention(scores)[:, 0], self._fetched_tokens(start))
 
     def _fetch(self, plan: OffloadPlan, layer: int, wanted: list[Tensor]) -> list[Tensor]:
         """What each chunk attends to besides itself: (kv_heads, tokens, 2 · head_dim) each."""

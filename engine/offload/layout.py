@@ -7,7 +7,6 @@ import torch
 from engine.kv.store import KvShape
 
 RESIDENT_LAYERS: Final = 2  # the first layers attend to too many tokens to leave any out (§4.3)
-PARTIAL_SHARE: Final = 0.3  # of a key's dimensions, after the rotation that sorts them (§5.2)
 FETCH_SHARE: Final = 0.2  # of a sequence's tokens that a step fetches at most (§5.3)
 MIN_FETCHED: Final = 64  # tokens; a sequence of fewer is fetched whole
 
@@ -19,7 +18,7 @@ class OffloadLayout(NamedTuple):
     page_tokens: int
     dtype: torch.dtype
     device: torch.device
-    partial_dims: int = 0  # of each key, for the prediction of what matters; 0: no prediction
+    coded: bool = False  # codes of the keys are kept, for the prediction of what matters
 
     @property
     def resident_layers(self) -> int:
@@ -30,11 +29,6 @@ class OffloadLayout(NamedTuple):
     def host_layers(self) -> int:
         """The number of layers in host memory."""
         return self.shape.layers - self.resident_layers
-
-
-def partial_dims(head_dim: int) -> int:
-    """The number of dimensions of a key that predict its score."""
-    return max(1, round(PARTIAL_SHARE * head_dim))
 
 
 def fetched_tokens(tokens: int) -> int:

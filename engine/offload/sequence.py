@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from engine.offload.selection import CodeScale
 from engine.offload.staging import StagedTokens
 
 
@@ -17,13 +18,11 @@ class StagedLayer:
 
 @dataclass(eq=False, slots=True)
 class OffloadedSequence:
-    """The choices of a sequence by layer: made on its prompt, used for each of its answer's tokens.
+    """What is kept of a sequence by layer, if it is `speculative`.
 
-    `query_energy` is that of its prompt's queries, `dims` the dimensions of partial keys, `staged`
-    what is on the device. A sequence that is not `speculative` has none of them.
+    `scales` are those of its keys' codes, by its prompt; `staged` is what is on the device.
     """
 
     speculative: bool
-    query_energy: dict[int, Tensor] = field(default_factory=dict)
-    dims: dict[int, Tensor] = field(default_factory=dict)
+    scales: dict[int, CodeScale] = field(default_factory=dict)
     staged: dict[int, StagedLayer] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The tensors of offloaded sequences: first layers, host layers, and partial keys."""
+"""The tensors of offloaded sequences: first layers, host layers, and codes of their keys."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,7 @@ from engine.attention.tables import as_tensor
 from engine.kv.on_demand import OnDemand
 from engine.kv.store import KvShape, KvStore
 from engine.offload.layout import OffloadLayout
+from engine.offload.selection import CODED_DIMS
 
 
 class OffloadStore:
@@ -17,8 +18,8 @@ class OffloadStore:
 
     A row is the token of one head: (page · kv_heads + head) · page_tokens + offset in the page. A
     host layer is (rows, 2 · head_dim), a key followed by its value, so that one copy fetches both.
-    `partial`, on the device, is (rows, partial_dims) for each host layer: what the key's score is
-    predicted from.
+    `codes`, on the device, is (rows, head_dim / 2) for each host layer: what scores of keys are
+    predicted from. Without `layout.coded` its rows are empty.
     """
 
     def __init__(self, layout: OffloadLayout, pages: int) -> None:
@@ -40,12 +41,9 @@ class OffloadStore:
             self._host = self._on_demand.tensor
         else:
             self._host = torch.zeros(size, dtype=layout.dtype, pin_memory=True)
-        self.partial: list[Tensor] = list(
-            torch.zeros(
-                (layout.host_layers, rows, layout.partial_dims),
-                dtype=layout.dtype,
-                device=layout.device,
-            )
+        coded = shape.head_dim // CODED_DIMS if layout.coded else 0
+        self.codes = torch.zeros(
+            (layout.host_layers, rows, coded), dtype=torch.uint8, device=layout.device
         )
 
     def rows(self, pages: Sequence[int], start: int, stop: int) -> Tensor:
@@ -62,9 +60,16 @@ class OffloadStore:
         """A layer of the model in host memory: (rows, 2 · head_dim)."""
         return self._host[layer - self.layout.resident_layers]
 
-    def partial_layer(self, layer: int) -> Tensor:
-        """The partial keys of a layer of the model: (rows, partial_dims)."""
-        return self.partial[layer - self.layout.resident_layers]
+    def codes_of(self, layer: int, rows: Tensor) -> Tensor:
+        """The codes of keys of a layer at rows (kv_heads, tokens): (kv_heads, tokens, bytes)."""
+        codes = self.codes[layer - self.layout.resident_layers]
+        found = codes.index_select(0, rows.reshape(-1).to(codes.device))
+        return found.view(*rows.shape, -1)
+
+    def write_codes(self, layer: int, rows: Tensor, codes: Tensor) -> None:
+        """Store codes, (kv_heads, tokens, bytes), at rows (kv_heads, tokens)."""
+        kept = self.codes[layer - self.layout.resident_layers]
+        kept.index_copy_(0, rows.reshape(-1).to(kept.device), codes.flatten(0, 1))
 
     def write(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> None:
         """Store keys and values, (tokens, kv_heads, head_dim), at rows (kv_heads, tokens)."""
@@ -91,8 +96,7 @@ class OffloadStore:
         self.resident.scrub(pages)
         rows = self.rows(pages, 0, len(pages) * self.layout.page_tokens).reshape(-1)
         self._host.index_fill_(1, rows, 0)
-        for partial in self.partial:
-            partial.index_fill_(0, rows.to(partial.device), 0)
+        self.codes.index_fill_(1, rows.to(self.codes.device), 0)
 
     def clear(self) -> None:
         """Zero all pages."""
@@ -101,5 +105,4 @@ class OffloadStore:
             self._on_demand.clear()
         else:
             self._host.zero_()
-        for partial in self.partial:
-            partial.zero_()
+        self.codes.zero_()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from socket import socket
 from typing import Any, Final
 
@@ -74,8 +73,6 @@ def serve(settings: Settings, startup: Startup) -> int:
             settings.offload_kv_tokens // settings.page_tokens,
             settings.page_tokens,
             choose_attention,
-            Path(settings.data_dir),
-            tokenizer,
         )
     runner = Runner(
         model,

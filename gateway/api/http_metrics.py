@@ -9,6 +9,8 @@ NO_ROUTE: Final = "none"  # of a response to a request that no route answered
 ERROR_CODE: Final = "error_code"  # key in the scope's state: the code in the response's error
 ANSWERED: Final = "answered_by_connection"  # key in the scope's state: no other response is sent
 
+RECEIVED_S: Final = "received_s"  # key in the scope's state: when its body had come, monotonic
+GENERATION: Final = "generation"  # key in the scope's state: the id of the request in history
 GONE: Final = "client_gone"  # key in the scope's state: the client closed before the end
 
 # A refusal's error code is its reason, except for timeouts and for those without a response.

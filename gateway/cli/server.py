@@ -53,7 +53,8 @@ async def _serve(
     serving = asyncio.create_task(server.serve([listener]), name="server")
     try:
         async with running_node(settings, served, ENDPOINTS, report, registry) as node:
-            front.app = build_app(node, metrics)
+            front.app, dashboard = build_app(node, metrics)
+            dashboard.start()
             search_seldom()
             for number in STOP_SIGNALS:
                 loop.add_signal_handler(number, _stop, number, node, server, report)
@@ -63,7 +64,10 @@ async def _serve(
             with announced(settings.data_folder, url):
                 report(f"ready on {url}")
                 _print_keys(node, url)
-                await serving
+                try:
+                    await serving
+                finally:
+                    await dashboard.close()
     finally:
         server.should_exit = True
         await serving

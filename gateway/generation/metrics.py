@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 from uuid import UUID
 
+from msgspec import Struct
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -89,6 +90,13 @@ class TenantMetrics:
         assert len(self._labels) <= MAX_TENANT_SERIES
 
 
+class TokenTotals(Struct):
+    """Tokens that the engine's steps computed since the start, by kind."""
+
+    prompt: int = 0
+    generated: int = 0
+
+
 class GatewayMetrics:
     """Series without tenant names; those with names are in `tenants`.
 
@@ -98,6 +106,7 @@ class GatewayMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = registry or CollectorRegistry()
         self.tenants = TenantMetrics()
+        self.computed = TokenTotals()
         self._requests = Counter(
             "lmaas_requests",
             "Requests that ended, by outcome: stop, length, cancelled, error or gave_up.",
@@ -212,6 +221,8 @@ class GatewayMetrics:
         self._engine["computed_tokens"].inc(step.computed)
         self._engine["unnamed_preemptions"].inc(step.unnamed_preemptions)
         self._engine["retries"].inc(step.retries)
+        self.computed.generated += sum(map(len, step.tokens.values()))
+        self.computed.prompt += step.work.prompt_tokens if step.work is not None else 0
         if step.work is not None:
             self._engine["computed_prompt_tokens"].inc(step.work.prompt_tokens)
             self._engine["prompt_reads"].inc(step.work.prompt_reads)

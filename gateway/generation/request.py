@@ -108,12 +108,12 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     Of these the client gets the `kept` ones with the highest mean log probability, all if None.
     `logprobs` is how many likely tokens the client wants for each of the answer; `sampling` has
     them too where answers are ranked. It has no seed: every choice has its own, and no bad words:
-    they are encoded with the prompt. The whole answer is due within `deadline_s`
-    seconds of arrival; the request waits at most `max_queue_s` seconds. `limit_param` is the API
-    parameter that set `max_tokens`, `grammar_param` the one that set `grammar`, which limits the
-    content of an answer that may call `tools`. A line of a batch
-    job is in the lane `batch`; `prefix` is what its prompt has in common with the others of its
-    group. `memory` is where its keys and values may be if the device does not hold them.
+    they are encoded with the prompt. It arrived at `received_s`, monotonic, or as it is started;
+    the whole answer is due within `deadline_s` seconds of that, and the request waits at most
+    `max_queue_s`. `limit_param` is the API parameter that set `max_tokens`, `grammar_param` the one
+    that set `grammar`, which limits the content of an answer that may call `tools`. A line of a
+    batch job is in the lane `batch`; `prefix` is what its prompt has in common with the others of
+    its group. `memory` is where its keys and values may be if the device does not hold them.
     """
 
     caller: Caller
@@ -132,6 +132,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     prompt_options: PromptOptions = PromptOptions()
     streamed: bool = False
     service_tier: ServiceTier = "default"
+    received_s: float | None = None
     deadline_s: float | None = None
     max_queue_s: float | None = None
     ceiling: Ceiling | None = None

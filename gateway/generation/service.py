@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -217,7 +217,9 @@ class GenerationService:
         by its deadline, TenantQueueFull or QueueFull if too much is queued or waits to be encoded,
         LimitReached if a hard limit refuses it, CeilingExceeded if its own bounds do.
         """
-        arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
+        now_s = time.monotonic()
+        arrived_s = now_s if request.received_s is None else request.received_s
+        arrived_at = datetime.now(UTC) - timedelta(seconds=now_s - arrived_s)
         if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load
@@ -409,7 +411,8 @@ class GenerationService:
     def _usable_info(self, request: GenerationRequest) -> EngineInfo:
         """The engine's description, with the context of where the request's memory may be.
 
-        InvalidRequest if the engine has no such memory; EngineLost as of `_engine_info`.
+        InvalidRequest if the engine has no such memory, unless it is what the app has for all of
+        its requests: the device's then. EngineLost as of `_engine_info`.
         """
         info, memory = self._engine_info(), request.memory
         if memory == "device":
@@ -417,6 +420,8 @@ class GenerationService:
         refusal = info.offload_refusals.get(memory)
         if refusal is None and self.scheduler.engine.mode == "lockstep":
             refusal = "in lock step nothing runs in host memory; an operator chose that policy"
+        if refusal is not None and memory == request.caller.memory:
+            return info
         if refusal is not None:
             raise InvalidRequest(f"memory {memory!r} is not served here: {refusal}", param="memory")
         context_tokens = max(info.context_tokens, info.offload_context_tokens)

@@ -15,7 +15,8 @@ from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.metrics import Measures, measure
 from gateway.replay.measure.results import ReplayResults
-from gateway.replay.replicas import replay_replicas
+from gateway.replay.replicas import replay_engines
+from gateway.replay.routers import RouterName
 from gateway.replay.workload.predictions import PredictorName, with_predictions
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
@@ -30,12 +31,16 @@ Output = TypeVar("Output")
 
 
 class Contender(Struct, frozen=True, kw_only=True):
-    """A policy with its options, and the predictor whose lengths it gets."""
+    """A policy with its options, and the predictor whose lengths it gets.
+
+    `router` is how requests get to several engines.
+    """
 
     name: str
     policy: PolicyName
     options: Options = Options()
     predictor: PredictorName = "recorded"
+    router: RouterName = "round-robin"
 
     @classmethod
     def of(cls, name: str, options: Options | None = None) -> Self:
@@ -58,7 +63,8 @@ class Case(Generic[CaseKey]):
     """The requests that every contender gets: one load with one seed.
 
     `key` and `seed` identify the case to the caller. `requests` makes the workload, with its
-    predictions, in the process that replays it. Requests go to `engines` equal engines in turn.
+    predictions, in the process that replays it. They go to an engine for each of
+    `speeds`, which are relative to `engine`.
     """
 
     key: CaseKey
@@ -66,12 +72,12 @@ class Case(Generic[CaseKey]):
     requests: Callable[[], Workload]
     engine: EngineModel
     contenders: Sequence[Contender]
-    engines: int = 1
+    speeds: Sequence[float] = (1.0,)
 
     @property
     def pages(self) -> int:
         """KV pages of all engines together."""
-        return self.engines * self.engine.shape.pages
+        return len(self.speeds) * self.engine.shape.pages
 
 
 @dataclass(frozen=True)
@@ -126,12 +132,17 @@ def map_in_processes(
 
 
 def replay_contender(
-    contender: Contender, workload: Workload, engine: EngineModel, seed: int = 0, engines: int = 1
+    contender: Contender,
+    workload: Workload,
+    engine: EngineModel,
+    seed: int = 0,
+    speeds: Sequence[float] = (1.0,),
 ) -> ReplayResults:
     """The results of requests that carry their predictions; only `shuffled` uses the seed."""
     predicted = with_predictions(workload, contender.predictor, np.random.default_rng(seed))
-    policy = partial(build_policy, contender.policy, contender.options)
-    return replay_replicas(engines, predicted, policy, engine)
+    policy = partial(build_policy, contender.policy, contender.options)  # of how many engines
+    engines = [engine.at_speed(speed) for speed in speeds]
+    return replay_engines(engines, predicted, policy, contender.router)
 
 
 def _cell(
@@ -141,7 +152,7 @@ def _cell(
     fcfs_dispatched_s: Floats | None = None
     measured: dict[str, Measurement] = {}
     for each in sorted(case.contenders, key=lambda each: each.name != FCFS):
-        results = replay_contender(each, workload, case.engine, case.seed, case.engines)
+        results = replay_contender(each, workload, case.engine, case.seed, case.speeds)
         if each.name == FCFS:
             fcfs_dispatched_s = results.dispatched_s
         measured[each.name] = hook(ReplayRun(case, each, workload, results, fcfs_dispatched_s))

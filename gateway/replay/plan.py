@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.replay.comparison import Case, Cell, Contender, ReplayRun, compare, measures_of
 from gateway.replay.cost.model import EngineModel
@@ -22,6 +23,7 @@ from gateway.replay.measure.job import (
 )
 from gateway.replay.measure.metrics import SCALARS, Measures
 from gateway.replay.measure.time_series import TimeSeries, time_series
+from gateway.replay.routers import RouterName
 from gateway.replay.saturation import saturated_rate_s
 from gateway.replay.workload.job import ReplayJob
 from gateway.replay.workload.scenario import Scenario
@@ -39,7 +41,8 @@ ReportProgress: TypeAlias = Callable[[str], None]
 class ReplayPlan:
     """What is compared. `loads` are relative to `fcfs`'s saturated rate; without, arrivals stay.
 
-    Requests go to `engines` in turn, and the load is that of all engines together. Each seed has
+    `router` brings requests to the engines, one for each of `speeds`, which are relative to
+    `engine`; the load is that of all engines together. Each seed has
     its own arrivals, lengths and predictions, which are the same for every policy. With a `job`,
     every run is repeated next to its lines.
     """
@@ -49,7 +52,8 @@ class ReplayPlan:
     policies: Sequence[str] = DEFAULT_POLICIES
     loads: Sequence[float] = ()
     seeds: int = 1
-    engines: int = 1
+    speeds: Sequence[float] = (1.0,)
+    router: RouterName = "round-robin"
     options: Options = field(default_factory=Options)
     job: ReplayJob | None = None
 
@@ -98,12 +102,14 @@ def compare_policies(plan: ReplayPlan, progress: ReportProgress, jobs: int = 1) 
 
     InvalidRequest for an unknown policy.
     """
-    contenders = [Contender.of(name, plan.options) for name in plan.policies]
+    contenders = [
+        replace(Contender.of(name, plan.options), router=plan.router) for name in plan.policies
+    ]
     saturated_s: float | None = None
     rates: dict[OfferedLoad, float | None] = {None: None}
     if plan.loads:
         any_rate = plan.scenario.workload(1.0, seed=0)  # arrival times do not matter here
-        saturated_s = plan.engines * saturated_rate_s(any_rate, plan.engine, plan.options)
+        saturated_s = sum(plan.speeds) * saturated_rate_s(any_rate, plan.engine, plan.options)
         progress(f"fcfs, saturated: {saturated_s:.3g} requests/s")
         rates = {load: load * saturated_s for load in plan.loads}
     cells: list[Cell[OfferedLoad, RunMeasurement]] = []
@@ -182,7 +188,7 @@ def _cases(
             requests=partial(plan.scenario.workload, rate_s, seed, job),
             engine=plan.engine,
             contenders=contenders,
-            engines=plan.engines,
+            speeds=plan.speeds,
         )
         for (load, rate_s), seed in product(rates.items(), range(plan.seeds))
     ]

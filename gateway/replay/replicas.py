@@ -1,30 +1,23 @@
-"""Several engines, each with its own gateway; a load balancer gives them requests in turn."""
+"""Several engines: one queue in front of all, or a gateway with its own queue before each."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
+from gateway.errors import InvalidRequest
 from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel
-from gateway.replay.measure.results import ReplayResults
-from gateway.replay.simulator import replay
+from gateway.replay.measure.results import ReplayResults, RequestColumns
+from gateway.replay.routers import ONE_QUEUE, ROUTERS, ArrivalRouter, RouterName
+from gateway.replay.simulator import MAX_SAMPLES, TAU_FLOOR, Simulation, replay, replayed_engine
 from gateway.replay.workload.workload import NO_PREFIX, Workload
 from gateway.scheduling.policy import Policy
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 
-COLUMNS: Final = (
-    "dispatched_s",
-    "first_token_s",
-    "finished_s",
-    "preemptions",
-    "reused_tokens",
-    "batch_size",
-    "overdue",
-    "gave_up",
-)
 SERIES: Final = ("waiting", "running", "kv_pages")
 TOTALS: Final = (
     "steps",
@@ -43,66 +36,95 @@ TOTALS: Final = (
 )
 
 
-def replay_replicas(
-    engines: int, workload: Workload, policy: Callable[[], Policy], engine: EngineModel
+def replay_engines(
+    engines: Sequence[EngineModel],
+    workload: Workload,
+    policy: Callable[[int], Policy],
+    router: RouterName,
 ) -> ReplayResults:
-    """The results on `engines` equal engines: request i goes to engine i mod `engines`.
+    """The results on these engines; `policy` makes a queue in front of as many as it is given.
 
-    Each engine has its own queue and policy. Lines of jobs go in whole groups, each group to the
-    engine with the fewest tokens of lines so far.
+    With `predicted-finish` there is one queue, else one for each engine. InvalidRequest for one
+    queue with lines of jobs, or under a policy for one engine.
     """
-    if engines == 1:
-        return replay(workload, policy(), engine)
-    chosen = engine_of(workload, engines)
-    places = [np.flatnonzero(chosen == number) for number in np.unique(chosen)]
-    parts = [replay(workload.take(each), policy(), engine) for each in places]
-    return combined_results(parts, places)
+    if len(engines) == 1:
+        return replay(workload, policy(1), engines[0])
+    if router == ONE_QUEUE:
+        return _one_queue(engines, workload, policy)
+    columns = RequestColumns(len(workload))
+    replicas = [
+        _simulation(workload, each, [engine], columns) for engine in engines for each in [policy(1)]
+    ]
+    tokens = [engine.shape.pages * engine.shape.page_tokens for engine in engines]
+    _route(workload, replicas, ROUTERS[router](workload, tokens))
+    return combined_results([replica.run() for replica in replicas])
 
 
-def engine_of(workload: Workload, engines: int) -> npt.NDArray[np.int64]:
-    """The engine of each request: (n,)."""
-    lines = np.flatnonzero(workload.batch)
-    chosen = np.zeros(len(workload), np.int64)
-    others = np.flatnonzero(~workload.batch)
-    chosen[others] = np.arange(len(others)) % engines
-    tokens = [0] * engines
+def _one_queue(
+    engines: Sequence[EngineModel], workload: Workload, policy: Callable[[int], Policy]
+) -> ReplayResults:
+    if workload.batch.any():
+        raise InvalidRequest(f"lines of jobs need another router than {ONE_QUEUE}")
+    try:
+        queue = policy(len(engines))
+    except ValueError as error:
+        raise InvalidRequest(f"{error}: it needs another router than {ONE_QUEUE}") from error
+    return _simulation(workload, queue, engines, None).run()
+
+
+def _simulation(
+    workload: Workload,
+    policy: Policy,
+    engines: Sequence[EngineModel],
+    columns: RequestColumns | None,
+) -> Simulation:
+    return Simulation(
+        workload,
+        policy,
+        [replayed_engine(engine, policy, workload) for engine in engines],
+        tau_floor=TAU_FLOOR,
+        max_samples=MAX_SAMPLES,
+        columns=columns,
+    )
+
+
+def _route(workload: Workload, replicas: Sequence[Simulation], router: ArrivalRouter) -> None:
+    """Offer each request, as it arrives, to the replica that the router chooses.
+
+    A whole prefix group of a job goes to the replica with the fewest tokens of lines so far.
+    """
+    tokens = [0] * len(replicas)
     of_group: dict[int, int] = {}
-    for line in lines.tolist():
-        group = int(workload.prefix[line])
-        number = of_group.get(group, NO_PREFIX)
-        if number == NO_PREFIX:
-            number = tokens.index(min(tokens))
-            if group != NO_PREFIX:
-                of_group[group] = number
-        chosen[line] = number
-        tokens[number] += int(workload.prompt_tokens[line])
-    return chosen
+    prompts, groups = workload.prompt_tokens.tolist(), workload.prefix.tolist()
+    batch = workload.batch.tolist()
+    for index, arrived_s in enumerate(workload.arrived_s.tolist()):
+        if not batch[index]:
+            for replica in replicas:
+                replica.run_until(arrived_s)
+            replicas[router.choose(index, replicas)].offer(index)
+            continue
+        group = groups[index]
+        chosen = of_group.get(group, tokens.index(min(tokens)))
+        if group != NO_PREFIX:
+            of_group[group] = chosen
+        tokens[chosen] += prompts[index]
+        replicas[chosen].offer(index)
 
 
-def combined_results(parts: Sequence[ReplayResults], places: Sequence[AnyArray]) -> ReplayResults:
-    """The results of replicas as those of one gateway; totals and series are sums.
+def combined_results(parts: Sequence[ReplayResults]) -> ReplayResults:
+    """The results of replicas, which share their columns, as those of one gateway.
 
-    `places` are the indices of each replica's requests.
+    Totals and series are sums.
     """
     times = np.unique(np.concatenate([part.time_s for part in parts]))
-    times = times[:: -(-len(times) // len(parts[0].time_s))]
+    times = times[:: -(-len(times) // max(len(part.time_s) for part in parts))]
     whole: dict[str, Any] = {"time_s": times}
-    for name in COLUMNS:
-        whole[name] = _together([getattr(part, name) for part in parts], places)
     for name in SERIES:
         series = [_series_at(times, part.time_s, getattr(part, name)) for part in parts]
         whole[name] = np.sum(series, axis=0)
     for name in TOTALS:
         whole[name] = sum(getattr(part, name) for part in parts)
-    return ReplayResults(**whole)
-
-
-def _together(parts: Sequence[AnyArray], places: Sequence[AnyArray]) -> AnyArray:
-    """The columns of replicas, back in the order of requests."""
-    whole = np.empty(sum(map(len, parts)), parts[0].dtype)
-    for part, place in zip(parts, places, strict=True):
-        whole[place] = part
-    return whole
+    return replace(parts[0], **whole)
 
 
 def _series_at(times_s: Floats, series_s: Floats, values: AnyArray) -> Floats:

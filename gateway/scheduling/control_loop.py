@@ -8,7 +8,7 @@ decisions are the same with and without them.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
-from gateway.scheduling.admission.interface import STEPS_BETWEEN_DECISIONS
+from gateway.scheduling.admission.interface import STEPS_BETWEEN_DECISIONS, Capacity
 from gateway.scheduling.admission.ledger import HeldPages, held_pages
 from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.batch_lane.lane import MAX_PER_LOCKSTEP_BATCH, BatchLane
@@ -17,6 +17,7 @@ from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.policy import LockstepPolicy, Policy, SharingPolicy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
+from gateway.scheduling.routing.admission import RoutedAdmission, RunningOn
 
 STEPS_UNTIL_ROOM: Final = 8  # without a start, until a tenant under its share gets room
 ENDS_BETWEEN_JUDGEMENTS: Final = 20  # judgements of whether predictions are reliable
@@ -30,15 +31,24 @@ class ControlLoop:
     `due` is set when a decision is due: a request arrived or ended, or `STEPS_BETWEEN_DECISIONS`
     steps passed while requests are queued. A decision is `give_up`, then `dispatch` until it
     returns None. `judgement_due` asks the owner to call `trust`.
+
+    With a routed admission it drives several engines, by number: `running_on` returns what one has,
+    and `engine_of` says where a dispatched request is to go. The batch lane and `make_room` are for
+    one engine. With one engine, all numbers are 0.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, running_on: RunningOn | None = None) -> None:
         self.policy = policy
+        self._routed = _routed(policy)
+        if self._routed is not None and running_on is not None:
+            self._routed.read(running_on)
+        self.engines = 1 if self._routed is None else self._routed.engines
+        self.engine_steps = [0] * self.engines
         self.batch_lane = BatchLane()
         self.due = False
         self.judgement_due = False
         self.trusted = True
-        self.steps = 0
+        self.steps = 0  # of all engines
         self._last_start = 0  # the step of the last dispatch of what fitted
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
         self._pool: tuple[int, int, int | None] = 0, 1, None  # pages, tokens per page
@@ -51,10 +61,10 @@ class ControlLoop:
         """Number of requests not yet dispatched, of both lanes."""
         return len(self.policy) + len(self.batch_lane)
 
-    @property
-    def next_decision_step(self) -> int:
-        """The step at which a decision is due even if nothing arrives or ends."""
-        return (self.steps // STEPS_BETWEEN_DECISIONS + 1) * STEPS_BETWEEN_DECISIONS
+    def next_decision_step(self, engine: int = 0) -> int:
+        """The step of an engine at which a decision is due even if nothing arrives or ends."""
+        steps = self.engine_steps[engine]
+        return (steps // STEPS_BETWEEN_DECISIONS + 1) * STEPS_BETWEEN_DECISIONS
 
     @property
     def fallback(self) -> Fallback | None:
@@ -93,12 +103,17 @@ class ControlLoop:
         if not self.policy.withdraw(request_id):
             self.batch_lane.queue.remove(request_id)
 
-    def advance(self, steps: int) -> None:
-        """Account for steps of the engine."""
+    def advance(self, steps: int, engine: int = 0) -> None:
+        """Account for steps of an engine."""
         if steps:
-            self.due = self.due or self.steps + steps >= self.next_decision_step
+            due_step = self.next_decision_step(engine)
+            self.due = self.due or self.engine_steps[engine] + steps >= due_step
             self.steps += steps
-            self.policy.admission.advance(steps)
+            self.engine_steps[engine] += steps
+            if self._routed is None:
+                self.policy.admission.advance(steps)
+            else:
+                self._routed.advance_engine(engine, steps)
             if self.batch_lane.active:
                 self.batch_lane.admission.advance(steps)
 
@@ -126,6 +141,12 @@ class ControlLoop:
             self.policy.trust(trusted)
             self.batch_lane.trust(trusted)
         return changed
+
+    def engine_of(self, request_id: str) -> int:
+        """The engine on which a dispatched request is, or is to start."""
+        if self._routed is None:
+            return 0
+        return self._routed.router.engine_of(request_id) or 0
 
     def give_up(self, now_s: float) -> list[QueuedRequest]:
         """Begin a decision: remove the requests whose deadline can no longer be met."""
@@ -161,7 +182,8 @@ class ControlLoop:
         None while requests start: then a tenant's turn comes without a preemption.
         """
         blocked = self.steps - self._last_start >= STEPS_UNTIL_ROOM
-        if not blocked or not len(self.policy) or self._sharing is None:
+        routed = self._routed is not None
+        if not blocked or not len(self.policy) or self._sharing is None or routed:
             return None
         if self.batch_lane.running:  # the engine preempts those by itself
             others = [each for each in running() if each.lane == "batch"]
@@ -204,15 +226,24 @@ class ControlLoop:
             return self.batch_lane.admission.reserve(request)
         return self.policy.admission.reserve(request)
 
-    def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
-        """Set the size of the KV pool and the most running sequences (None: no limit)."""
+    def resize(
+        self, pages: int, page_tokens: int, max_running: int | None = None, *, engine: int = 0
+    ) -> None:
+        """Set the size of an engine's KV pool and its most running sequences (None: no limit)."""
+        if self._routed is not None:
+            self._routed.resize_engine(engine, Capacity(pages, page_tokens, max_running))
+            self.due = True
+            return
         self._pool = pages, page_tokens, max_running
         self.policy.resize(pages, page_tokens, max_running)
         self.batch_lane.resize(self.policy.admission.capacity)
         self.limit_batch(None)
 
-    def price(self, cost: EngineCost | None) -> None:
-        """Set the measured cost of the engine, by which admission weighs; None: it is not known."""
+    def price(self, cost: EngineCost | None, *, engine: int = 0) -> None:
+        """Set the measured cost of an engine, by which admission weighs; None: it is not known."""
+        if self._routed is not None:
+            self._routed.price_engine(engine, cost)
+            return
         self._cost = cost
         self.policy.admission.price(cost)
         self.batch_lane.admission.price(cost)
@@ -228,6 +259,29 @@ class ControlLoop:
         """The engine stopped: drop batches in flight, whose serving times would be distorted."""
         self._batches.clear()
         self.batch_lane.interrupt()
+
+    def lose(self, engine: int) -> None:
+        """One of several engines stopped: it has nothing any more, see `move`."""
+        if self._routed is not None:
+            self._batches.clear()
+            self._routed.lost(engine)
+            self.due = True
+
+    def move(self, sequence: RunningSequence, request: QueuedRequest) -> int | None:
+        """The engine on which a lost engine's sequence goes on; None while none is open."""
+        return None if self._routed is None else self._routed.move(sequence, request)
+
+    def restore(self, engine: int) -> None:
+        """A lost engine runs again, empty: it gets work gradually."""
+        if self._routed is not None:
+            self._routed.router.availability.returned(engine)
+            self.due = True
+
+    def drain(self, engine: int, *, draining: bool) -> None:
+        """Start nothing on one of several engines, or end that; what runs there goes on."""
+        if self._routed is not None:
+            self._routed.router.availability.drain(engine, draining=draining)
+            self.due = True
 
     def halve(self, requests: Sequence[QueuedRequest]) -> bool:
         """Queue what is left of a lock-step batch that ran out of memory again, in two halves.
@@ -252,8 +306,13 @@ class ControlLoop:
         self, policy: Policy, waiting: Iterable[QueuedRequest], running: Sequence[RunningSequence]
     ) -> None:
         """Switch to another policy: move the queued requests there; running ones continue."""
-        policy.resize(*self._pool)
-        policy.admission.price(self._cost)
+        routed = _routed(policy)
+        if self._routed is None or routed is None:
+            policy.resize(*self._pool)
+            policy.admission.price(self._cost)
+        else:
+            routed.take_over(self._routed)
+        self._routed = routed
         for request in waiting:
             if request.lane == "interactive":
                 self.policy.withdraw(request.id)
@@ -304,3 +363,8 @@ class ControlLoop:
         if not self.batch_lane.running:
             return running
         return [sequence for sequence in running if sequence.lane == "interactive"]
+
+
+def _routed(policy: Policy) -> RoutedAdmission | None:
+    """The policy's admission if it is for several engines."""
+    return policy.admission if isinstance(policy.admission, RoutedAdmission) else None

@@ -20,6 +20,7 @@ from gateway.scheduling.magnus.fixed import FixedPolicy, SimilarPolicy
 from gateway.scheduling.magnus.policy import BatchRank, MagnusPolicy, highest_ratio, oldest_first
 from gateway.scheduling.magnus.wma import WasteLimit
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, WaitingBatch
+from gateway.scheduling.routing.admission import RoutedAdmission
 
 __all__ = ["POLICY_NAMES", "Dispatch", "Options", "Policy", "PolicyName", "build_policy"]
 
@@ -36,10 +37,11 @@ PolicyName: TypeAlias = Literal[
     "conservative-continuous",
 ]
 POLICY_NAMES: Final[tuple[PolicyName, ...]] = get_args(PolicyName)
+CAPPED: Final = "conservative-continuous"
 
 
 class Policy(Protocol):
-    """The queue in front of one engine, and the order in which its requests start.
+    """The queue in front of a model's engines, and the order in which its requests start.
 
     It has no clock: `now_s` and the times of requests come from one clock that never runs
     backwards.
@@ -169,7 +171,7 @@ class Options(Struct, frozen=True, kw_only=True):
 RANK_FUNCTIONS: Final[dict[PolicyName, RankFunction]] = {"hrrn": by_ratio, "sjf": by_length}
 DEFAULT_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
     "s3": "reserved",
-    "conservative-continuous": "maximum",
+    CAPPED: "maximum",
     "magnus": "held",
     "magnus-fcfs": "held",
     "fixed-predicted": "held",
@@ -184,8 +186,10 @@ def build_admission(name: AdmissionName) -> Admission:
     return SumOfReservations(name)
 
 
-def build_policy(name: PolicyName, options: Options) -> Policy:
-    """An empty queue under the named policy. KeyError for an unknown name.
+def build_policy(name: PolicyName, options: Options, engines: int = 1) -> Policy:
+    """An empty queue under the named policy in front of `engines`. KeyError for an unknown name.
+
+    ValueError for several engines under a policy that runs batches in lock step or caps them.
 
     Its KV pool is empty until `resize`: until then requests start one at a time. `lmaas`: fair
     shares, deadlines, waiting against cost. `hrrn`, `sjf`, `fcfs`: the textbook orders. `s3`:
@@ -196,6 +200,16 @@ def build_policy(name: PolicyName, options: Options) -> Policy:
     """
     rule = options.admission or DEFAULT_ADMISSION.get(name, "peak")
     admission = build_admission(rule)
+    if engines > 1:
+        ledgers = [admission, *(build_admission(rule) for _ in range(engines - 1))]
+        admission = RoutedAdmission(ledgers)
+    policy = _build(name, options, admission)
+    if engines > 1 and (policy.lockstep or name == CAPPED):
+        raise ValueError(f"{name} is for one engine")
+    return policy
+
+
+def _build(name: PolicyName, options: Options, admission: Admission) -> Policy:
     if name in RANK_FUNCTIONS:
         return RankedPolicy(name, RANK_FUNCTIONS[name], admission=admission)
     return BUILDERS[name](options, admission)
@@ -227,7 +241,5 @@ BUILDERS: Final[dict[str, Callable[[Options, Admission], Policy]]] = {
     "fixed-predicted": lambda o, admission: SimilarPolicy(
         "fixed-predicted", o.fixed_batch, admission=admission
     ),
-    "conservative-continuous": lambda o, admission: CappedPolicy(
-        "conservative-continuous", o.fixed_batch, admission=admission
-    ),
+    CAPPED: lambda o, admission: CappedPolicy(CAPPED, o.fixed_batch, admission=admission),
 }

@@ -42,7 +42,8 @@ class QueuedRequest(Struct, frozen=True):
     `start_by_s` when the request must have started. `generated` tokens were written before its
     lock-step batch ran out of memory and it was queued again. `prefix` is the prefix of its group
     in a batch job, part of its prompt. `provisional` quantiles are about to be replaced by better
-    ones: no deadline is refused by them.
+    ones: no deadline is refused by them. `blocks` are hashes of its prompt's leading blocks, see
+    `routing.prefixes`; empty where nothing is routed.
     """
 
     id: str
@@ -63,6 +64,7 @@ class QueuedRequest(Struct, frozen=True):
     app: str = ""
     user: str = ""
     app_share: float = 1.0
+    blocks: tuple[int, ...] = ()
 
     @property
     def median(self) -> float:
@@ -102,7 +104,8 @@ class QueuedRequest(Struct, frozen=True):
 class RunningSequence(Struct, frozen=True):
     """A sequence in the engine: `generated` tokens so far, `quantiles` of its total length.
 
-    `suspended`: it was preempted and has not resumed, so it holds no KV memory.
+    `suspended`: it was preempted and has not resumed, so it holds no KV memory. `engine` is the
+    number of the engine that it is on.
     """
 
     id: str
@@ -115,6 +118,7 @@ class RunningSequence(Struct, frozen=True):
     suspended: bool = False
     lane: Lane = "interactive"
     prefix: SharedPrefix | None = None
+    engine: int = 0
 
     @property
     def kv_tokens(self) -> int:

@@ -7,6 +7,7 @@ from msgspec import Struct
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from engine.protocol import KvPlacement
 from gateway.database.errors import Sessions, transaction
 from gateway.database.notify import React, unchanged
 from gateway.errors import InvalidRequest, NotFound
@@ -51,10 +52,12 @@ class Apps:
         *,
         by: str,
         share: float = 1.0,
+        memory: KvPlacement = "device",
     ) -> App:
         """A new app. NotFound if there is no such tenant, Conflict if it has one of that name.
 
-        InvalidRequest if the name, the instruction or the share is not accepted.
+        InvalidRequest if the name, the instruction or the share is not accepted. `memory` is where
+        keys and values may be of its requests that do not say it.
         """
         accepted = self._checked(instruction)
         app = App(
@@ -62,6 +65,7 @@ class Apps:
             name=checked_name(name),
             instruction=accepted,
             share=checked_share(share),
+            memory=memory,
         )
         async with transaction(self._sessions, conflict=_taken(name)) as session:
             await present_tenant(session, tenant_id)
@@ -71,6 +75,7 @@ class Apps:
                 "tenant": str(tenant_id),
                 "name": app.name,
                 "share": app.share,
+                "memory": app.memory,
                 **_shown(app),
             }
             note(session, by, "app.created", app.id, after=after)
@@ -83,14 +88,17 @@ class Apps:
         name: str | None = None,
         instruction: str | None = None,
         share: float | None = None,
+        memory: KvPlacement | None = None,
         by: str,
     ) -> App:
         """Change the given fields, all or none; an empty instruction is none. NotFound,
         InvalidRequest; Conflict if the tenant has an app of that name. Every gateway goes by it at
         once; the audit trail has the length of the instruction, not its text.
         """
-        if name is None and instruction is None and share is None:
-            raise InvalidRequest("nothing to change; accepted are name, instruction and share")
+        if all(given is None for given in (name, instruction, share, memory)):
+            raise InvalidRequest(
+                "nothing to change; accepted are name, instruction, share and memory"
+            )
         if name is not None:
             checked_name(name)
         if share is not None:
@@ -98,7 +106,7 @@ class Apps:
         accepted = self._checked(instruction)
         async with transaction(self._sessions, conflict=_taken(name)) as session:
             app = await present_app(session, app_id, lock=True)
-            before, after = set_fields(app, {"name": name, "share": share})
+            before, after = set_fields(app, {"name": name, "share": share, "memory": memory})
             if instruction is not None and accepted != app.instruction:
                 before |= _shown(app)
                 app.instruction = accepted

@@ -5,12 +5,15 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from engine.protocol import KvPlacement
+
 
 class Caller(Struct, frozen=True, kw_only=True):
     """An app of a tenant, identified by one of the app's API keys.
 
     `instruction` is the app's registered one, if any; `share` the tenant's weight against others,
-    `app_share` the app's among those of the tenant.
+    `app_share` the app's among those of the tenant, `memory` where keys and values may be of its
+    requests that do not say it.
     The key is valid before `expires_at`; None: until it is revoked. Its requests may have one of
     `service_tiers`, None: any, and a deadline not below `min_deadline_s`.
     """
@@ -23,6 +26,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     instruction: str | None
     share: float = 1.0
     app_share: float = 1.0
+    memory: KvPlacement = "device"
     expires_at: datetime | None = None
     service_tiers: tuple[str, ...] | None = None
     min_deadline_s: float | None = None

@@ -154,6 +154,7 @@ class CallerLookup:
                 Tenant.name,
                 Tenant.share,
                 App.share,
+                App.memory,
                 ApiKey.expires_at,
                 ApiKey.service_tiers,
                 ApiKey.min_deadline_s,
@@ -174,8 +175,8 @@ class CallerLookup:
 
 
 def _caller(row: tuple[Any, ...]) -> Caller:
-    _, key_id, app_id, app, instruction, tenant_id, tenant, share, app_share, *rules = row
-    expires, tiers, deadline = rules
+    _, key_id, app_id, app, instruction, tenant_id, tenant, share, *rules = row
+    app_share, memory, expires, tiers, deadline = rules
     return Caller(
         tenant_id=tenant_id,
         tenant=tenant,
@@ -185,6 +186,7 @@ def _caller(row: tuple[Any, ...]) -> Caller:
         instruction=instruction,
         share=share,
         app_share=app_share,
+        memory=memory,
         expires_at=expires,
         service_tiers=tuple(tiers) if tiers is not None else None,
         min_deadline_s=deadline,

@@ -101,6 +101,30 @@ class ScopedKeys:
             raise DatabaseLost(LOST_MESSAGE) from error
 
 
+class Grant(Struct, frozen=True):
+    """What a key of the admin API may do; `scopes` is None for the admin key: everything."""
+
+    name: str
+    scopes: frozenset[Scope] | None
+
+    def allows(self, area: Scope | None, *, reads: bool) -> bool:
+        """Whether it may do an operation of this area. One without needs the admin key itself."""
+        if self.scopes is None:
+            return True
+        return area is not None and not self.scopes.isdisjoint(_accepted(area, reads=reads))
+
+    def check(self, area: Scope | None, *, reads: bool) -> None:
+        """Forbidden unless it may do an operation of this area."""
+        if not self.allows(area, reads=reads):
+            accepted = set[Scope]() if area is None else _accepted(area, reads=reads)
+            needed = " or ".join(sorted(accepted)) or "the admin key itself"
+            raise Forbidden(f"the key {self.name!r} may not do this; needed is {needed}")
+
+
+def _accepted(area: Scope, *, reads: bool) -> set[Scope]:
+    return {area, Scope.READ} if reads else {area}
+
+
 class AdminAccess:
     """Authorises calls of the admin API."""
 
@@ -108,21 +132,24 @@ class AdminAccess:
         self._admin_key = admin_key
         self._keys = keys
 
-    async def admit(self, secret: str, area: Scope | None, *, reads: bool) -> str:
-        """The name of the key with this secret, for the audit log.
-
-        Operations without an area need the admin key itself. Unauthenticated for an unknown or
-        revoked key; Forbidden for a key without the scope.
-        """
-        if self._admin_key.matches(secret):
-            return ADMIN
+    async def find(self, secret: str) -> Grant:
+        """What the key with this secret may do. Unauthenticated for an unknown or revoked key."""
+        if self.is_admin(secret):
+            return Grant(ADMIN, None)
         key = await self._keys.find(secret)
         if key is None:
             raise Unauthenticated("the admin key is wrong")
-        accepted = {area} if area is not None else set[Scope]()
-        if reads and area is not None:
-            accepted.add(Scope.READ)
-        if not accepted & {Scope(scope) for scope in key.scopes}:
-            needed = " or ".join(sorted(accepted)) or "the admin key itself"
-            raise Forbidden(f"the key {key.name!r} may not do this; needed is {needed}")
-        return key.name
+        return Grant(key.name, frozenset(Scope(scope) for scope in key.scopes))
+
+    def is_admin(self, secret: str) -> bool:
+        """Whether this is the admin key."""
+        return self._admin_key.matches(secret)
+
+    async def admit(self, secret: str, area: Scope | None, *, reads: bool) -> str:
+        """The name of the key with this secret, for the audit log.
+
+        Unauthenticated for an unknown or revoked key; Forbidden for a key without the scope.
+        """
+        grant = await self.find(secret)
+        grant.check(area, reads=reads)
+        return grant.name

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Struct
 
+from engine.protocol import KvPlacement
 from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.fields import DeletedAnswer, Instruction, Name, ShareWeight
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
@@ -31,12 +32,14 @@ class AppRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """An app to create; `instruction` applies to requests without a system message.
 
     `share` is its weight against other waiting apps of its tenant: twice the share gets twice the
-    tokens.
+    tokens. `memory` is where keys and values may be, of requests that do not say it and that the
+    device cannot hold.
     """
 
     name: Name
     instruction: Instruction | None = None
     share: ShareWeight = 1.0
+    memory: KvPlacement = "device"
 
 
 class AppChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +51,7 @@ class AppChange(Struct, frozen=True, forbid_unknown_fields=True):
     name: Name | None = None
     instruction: Instruction | None = None
     share: ShareWeight | None = None
+    memory: KvPlacement | None = None
 
 
 class AppAnswer(Struct, frozen=True):
@@ -58,6 +62,7 @@ class AppAnswer(Struct, frozen=True):
     name: str
     instruction: str | None
     share: float
+    memory: str
     created_at: datetime
 
 
@@ -70,6 +75,7 @@ class TenantAppAnswer(Struct, frozen=True):
     name: str
     instruction: str | None
     share: float
+    memory: str
     created_at: datetime
 
     @classmethod
@@ -96,7 +102,9 @@ class AppsController(Controller):
 
         400 if the served model's chat template refuses the instruction.
         """
-        made = await apps.create(tenant_id, data.name, data.instruction, share=data.share, by=actor)
+        made = await apps.create(
+            tenant_id, data.name, data.instruction, share=data.share, memory=data.memory, by=actor
+        )
         return to_answer(AppAnswer, made)
 
     @get(summary="List the apps of a tenant")
@@ -142,7 +150,12 @@ class AllAppsController(Controller):
         change at once.
         """
         changed = await apps.change(
-            app_id, name=data.name, instruction=data.instruction, share=data.share, by=actor
+            app_id,
+            name=data.name,
+            instruction=data.instruction,
+            share=data.share,
+            memory=data.memory,
+            by=actor,
         )
         return to_answer(AppAnswer, changed)
 

@@ -73,6 +73,10 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     usage: UsageReport
     commands: OperatorCommands
 
+    def dependencies(self) -> dict[str, Provide]:
+        """Each service as the dependency of its field's name."""
+        return {name: _given(getattr(self, name)) for name in self.__struct_fields__}
+
 
 def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
     """Every route under `/admin`."""
@@ -105,7 +109,7 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
         dependencies={
             "cursor": Provide(provide_cursor),
             "actor": Provide(provide_actor),
-            **{name: _given(getattr(services, name)) for name in services.__struct_fields__},
+            **services.dependencies(),
         },
         tags=["Admin"],
         security=[{"bearer": []}],

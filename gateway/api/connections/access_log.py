@@ -9,9 +9,10 @@ from litestar.types.asgi_types import ReceiveMessage
 
 from gateway.api.admin.actor import ACTOR
 from gateway.api.guards import CALLER
-from gateway.api.http_metrics import ANSWERED, ERROR_CODE, GONE, NO_ROUTE
+from gateway.api.http_metrics import ANSWERED, ERROR_CODE, GENERATION, GONE, NO_ROUTE, RECEIVED_S
 from gateway.tenancy.caller import Caller
 
+PAGE: Final = "/page/requests/"  # where the page shows a request
 PROBES: Final = ("/health", "/metrics")  # routes that are called all the time: level debug
 
 log = structlog.get_logger(__name__)
@@ -43,6 +44,8 @@ class Exchange:
         message = await self._receive()
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._scope.setdefault("state", {})[RECEIVED_S] = time.monotonic()
         return message
 
     async def send(self, message: Message) -> None:
@@ -68,6 +71,8 @@ class Exchange:
                 "app": str(caller.app_id),
                 "key": str(caller.api_key_id),
             }
+        if GENERATION in state:
+            by["page"] = f"{PAGE}{state[GENERATION]}"
         write = log.debug if route.startswith(PROBES) else log.info
         write(
             "request_answered",

@@ -13,7 +13,7 @@ from litestar import MediaType, Request, Response
 from litestar.response import Stream
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
-from gateway.api.http_metrics import ERROR_CODE
+from gateway.api.http_metrics import ERROR_CODE, GENERATION
 from gateway.api.openai.parameters import ignored_header
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.openai.streams import IdleComments, event_stream
@@ -68,6 +68,7 @@ async def respond(
     ClientGone if the client disconnects first. In every case no choice outlives the response.
     """
     first = states[0]
+    request.state[GENERATION] = first.id
     head = {
         "id": f"{form.prefix}{first.id.hex}",
         "created": created(first),

@@ -236,12 +236,13 @@ class SamplingRequest(StructuredOutput, kw_only=True):
             prompt_options=prompt_options,
             streamed=bool(self.stream),
             service_tier=permitted_tier(caller, self._wanted_tier),
+            received_s=timeouts.received_s,
             deadline_s=timeouts.deadline_s,
             max_queue_s=timeouts.max_queue_s,
             tools=tools,
             grammar=form.grammar if form else None,
             grammar_param=form.param if form else "response_format",
-            memory=_set(self.memory, "device"),
+            memory=_set(self.memory, caller.memory),
         )
 
     def _check_best_of(self) -> bool:

@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias
 
+from litestar import Request
 from litestar.params import HeaderParameter
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.api.http_metrics import RECEIVED_S
 from gateway.errors import InvalidRequest
 
 DEADLINE: Final = "x-lmaas-deadline-ms"
@@ -56,12 +58,14 @@ TimeoutHeader: TypeAlias = Annotated[
 class ClientTimeouts(Struct, frozen=True):
     """Maximum seconds from a request's arrival to its whole answer, and to its start.
 
-    `read_timeout_s`: the client gives up after this time without a byte.
+    `read_timeout_s`: the client gives up after this time without a byte. `received_s` is when the
+    whole request had arrived, monotonic.
     """
 
     deadline_s: float | None = None
     max_queue_s: float | None = None
     read_timeout_s: float | None = None
+    received_s: float | None = None
 
     @property
     def comment_interval_s(self) -> float:
@@ -109,6 +113,7 @@ def _queue_time_of_client(read_timeout_s: float | None) -> float | None:
 
 
 async def provide_timeouts(
+    request: Request[Any, Any, Any],
     deadline: DeadlineHeader = None,
     max_queue: MaxQueueHeader = None,
     read_timeout: ReadTimeoutHeader = None,
@@ -121,7 +126,8 @@ async def provide_timeouts(
         read_s = client_timeout(TIMEOUT, whole_timeout)
     if queue_s is None:
         queue_s = _queue_time_of_client(read_s)
-    return ClientTimeouts(milliseconds(DEADLINE, deadline), queue_s, read_s)
+    received_s = request.scope["state"].get(RECEIVED_S)
+    return ClientTimeouts(milliseconds(DEADLINE, deadline), queue_s, read_s, received_s)
 
 
 def milliseconds(header: str, value: str | None) -> float | None:

@@ -98,13 +98,13 @@ def usage_response(
         wanted = "csv" if request.accept.best_match([JSON, CSV], JSON) == CSV else "json"
     if wanted == "csv":
         more = {"x-lmaas-has-more": str(page.more).lower()}
-        return Response(_csv(page), media_type=CSV, headers=more)
+        return Response(usage_csv(page), media_type=CSV, headers=more)
     return Response(
         UsageAnswer(since=days.since, until=days.until, data=page.items, has_more=page.more)
     )
 
 
-def _csv(page: UsagePage) -> str:
+def usage_csv(page: UsagePage) -> str:
     """A line for each sum, under a line of names; what is null is empty."""
     written = StringIO(newline="")
     lines = csv.writer(written)

@@ -1,10 +1,11 @@
 """`lmaas admin tenants …`, `apps …` and `keys …`: the callers of the gateway."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import click
 
+from engine.protocol import KvPlacement
 from gateway.cli.admin.names import is_id
 from gateway.cli.admin.output import Columns
 from gateway.cli.admin.session import AdminGroup, AdminSession, pass_session
@@ -21,6 +22,7 @@ APP_COLUMNS: Columns = {
     "name": "name",
     "instruction": "instruction",
     "share": "share",
+    "memory": "memory",
     "created": "created_at",
 }
 KEY_COLUMNS: Columns = {
@@ -172,13 +174,25 @@ def apps() -> None:
     show_default=True,
     help="Its weight against other apps of the tenant.",
 )
+@click.option(
+    "--memory",
+    type=click.Choice(get_args(KvPlacement)),
+    default="device",
+    show_default=True,
+    help="Where keys and values may be that the device cannot hold.",
+)
 @pass_session
 def create_app(
-    session: AdminSession, tenant: str, name: str, instruction: str | None, share: float
+    session: AdminSession,
+    tenant: str,
+    name: str,
+    instruction: str | None,
+    share: float,
+    memory: str,
 ) -> None:
     """Create an app of a tenant."""
     path = f"/admin/tenants/{session.names.tenant(tenant)}/apps"
-    app = session.client.post(path, name=name, instruction=instruction, share=share)
+    app = session.client.post(path, name=name, instruction=instruction, share=share, memory=memory)
     session.output.item(app)
     session.output.next_step(
         "keys", "create", app["id"] if is_id(tenant) else f"{tenant}/{name}", "NAME"
@@ -216,6 +230,19 @@ def set_app_share(session: AdminSession, app: str, share: float) -> None:
     """
     path = f"/admin/apps/{session.names.app(app)}"
     session.output.item(session.client.patch(path, share=share))
+
+
+@apps.command("memory")
+@click.argument("app")
+@click.argument("memory", type=click.Choice(get_args(KvPlacement)))
+@pass_session
+def set_app_memory(session: AdminSession, app: str, memory: str) -> None:
+    """Set where keys and values of an app's requests may be that the device cannot hold.
+
+    It is for requests that do not say it themselves.
+    """
+    path = f"/admin/apps/{session.names.app(app)}"
+    session.output.item(session.client.patch(path, memory=memory))
 
 
 @apps.command("delete")

@@ -17,7 +17,7 @@ from gateway.cli.replay.source import (
     read_engine_option,
     read_source,
 )
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, shortened
 from gateway.replay.comparison import CONTENDERS
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.cost.profiles import DEFAULT_PROFILE
@@ -26,6 +26,7 @@ from gateway.replay.plan import DEFAULT_POLICIES, PolicyComparison, ReplayPlan, 
 from gateway.replay.report.job import job_tables
 from gateway.replay.report.summary import ReplaySummary, predictions, summarise
 from gateway.replay.report.table import WIDTH, tables
+from gateway.replay.routers import ONE_QUEUE, ROUTER_NAMES, RouterName
 from gateway.replay.workload.arrivals import GAMMA_VARIATION, ArrivalsName
 from gateway.replay.workload.predictions import TAU, PredictorName
 from gateway.replay.workload.scenario import Scenario
@@ -38,6 +39,25 @@ FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 POSITIVE: Final = click.FloatRange(min=0, min_open=True)
 GENERATED: Final = tuple(name for name in get_args(ArrivalsName) if name != "trace")
 GENERATED_LOAD: Final = 0.9
+MAX_ENGINES: Final = 1_024
+MIN_SPEED: Final = 0.01
+
+
+def _speeds(_context: click.Context, _: click.Parameter, text: str | None) -> tuple[float, ...]:
+    """The speeds in an option; none if it is not given. BadParameter says what is accepted."""
+    if text is None:
+        return ()
+    parts = text.split(",")
+    try:
+        speeds = tuple(map(float, parts))
+    except ValueError:
+        speeds = ()
+    if not (0 < len(speeds) <= MAX_ENGINES and all(MIN_SPEED <= each <= 1 for each in speeds)):
+        raise click.BadParameter(
+            f"{shortened(text)} is not a speed of {MIN_SPEED:g} to 1 for each of at most "
+            f"{MAX_ENGINES:,} engines, such as 1,1,0.5"
+        )
+    return speeds
 
 
 @click.command()
@@ -102,10 +122,25 @@ GENERATED_LOAD: Final = 0.9
 )
 @click.option(
     "--engines",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MAX_ENGINES),
     default=1,
     show_default=True,
-    help="The number of engines, each with its own queue; requests go to them in turn.",
+    help="The number of engines.",
+)
+@click.option(
+    "--speeds",
+    callback=_speeds,
+    metavar="SPEED,…",
+    help="The speed of each engine relative to the given one, such as 1,1,0.5; instead of "
+    "--engines.",
+)
+@click.option(
+    "--router",
+    type=click.Choice(ROUTER_NAMES),
+    default="round-robin",
+    show_default=True,
+    help=f"How requests get to several engines: {ONE_QUEUE} has one queue in front of all, else "
+    "each engine has its own.",
 )
 @click.option(
     "--admission",
@@ -178,6 +213,8 @@ def replay(
     engine: Path | None,
     profile: str | None,
     engines: int,
+    speeds: tuple[float, ...],
+    router: RouterName,
     admission: AdmissionName | None,
     max_delay_s: float | None,
     waiting_weight: float | None,
@@ -227,7 +264,8 @@ def replay(
         policies=tuple(dict.fromkeys(policies)) or DEFAULT_POLICIES,
         loads=tuple(dict.fromkeys(loads)) or ((GENERATED_LOAD,) if generate else ()),
         seeds=seeds if scenario.is_random else 1,
-        engines=engines,
+        speeds=speeds or (1.0,) * engines,
+        router=router,
         options=_options(
             admission=admission,
             max_delay_s=max_delay_s,

@@ -51,6 +51,7 @@ class QueueEntry(Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     max_tokens: int
     predicted_tokens: float
+    predicted_p10_tokens: float
     predicted_p90_tokens: float
     prediction_source: str
     waited_s: float
@@ -286,6 +287,7 @@ def _entry(
         prompt_tokens=len(state.prompt),
         max_tokens=state.max_tokens,
         predicted_tokens=prediction.median,
+        predicted_p10_tokens=prediction.quantiles[0],
         predicted_p90_tokens=prediction.upper,
         prediction_source=prediction.source,
         waited_s=(now_s if until_s is None else until_s) - state.arrived_s,

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct, field
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.scheduling.admission.prices import EngineCost, LinearStepTime, StepTime
@@ -89,6 +89,15 @@ class GpuProfile(Struct, frozen=True, tag="gpu", tag_field="kind"):
             + memory_bound * (first_s + growth_s * (compute_bound + steps - 1) / 2)
         )
 
+    def scaled(self, factor: float) -> "GpuProfile":
+        """The cost with every time multiplied by `factor`."""
+        return replace(
+            self,
+            bandwidth_bytes_s=self.bandwidth_bytes_s / factor,
+            flops_s=self.flops_s / factor,
+            overhead_s=self.overhead_s * factor,
+        )
+
     @property
     def full_rows(self) -> float:
         """Sequences with which decoding reaches `FULL_SPEED`, or with which computing begins to
@@ -165,6 +174,10 @@ class EngineModel(Struct, frozen=True, kw_only=True):
     def admission_cost(self) -> EngineCost:
         """What admission weighs by."""
         return EngineCost(self.cost, self.shape.step_tokens, self.shape.swap_token_s)
+
+    def at_speed(self, speed: float) -> "EngineModel":
+        """The engine with steps that take 1/`speed` of the time."""
+        return self if speed == 1 else replace(self, cost=self.cost.scaled(1 / speed))
 
     @property
     def most_background(self) -> int:

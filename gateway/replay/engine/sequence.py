@@ -68,8 +68,8 @@ class SimulatedSequence:
             return step + self.length_offset - self.prompt_tokens
         return self.generated
 
-    def as_running(self, step: int) -> RunningSequence:
-        """What the gateway knows of it after `step` steps of the engine."""
+    def as_running(self, step: int, engine: int = 0) -> RunningSequence:
+        """What the gateway knows of it after `step` steps of its engine, number `engine`."""
         request = self.request
         generated = min(self.generated_at(step), self.tokens)
         return RunningSequence(
@@ -80,6 +80,7 @@ class SimulatedSequence:
             request.max_tokens,
             lane=request.lane,
             prefix=request.prefix,
+            engine=engine,
         )
 
 

@@ -19,9 +19,9 @@ class ReplayResults(Struct, kw_only=True):
     requests that never ran: too large for the engine, or removed from the queue as too late.
     Series (m,) are sampled at `time_s`. `invalid_tokens` were generated in lock step after the end
     of their answer. `order_changes` counts the policy's changes to order of arrival and back,
-    `splits` the lock-step batches that ran out of memory; `decision_s` is the wall time of its
-    decisions on this machine. `reused_tokens` of a prompt had been computed by others when it first
-    ran. Of the `pins` that the gateway made, the engine released or refused `pins_lost`.
+    `splits` the lock-step batches that ran out of memory; `decision_s` is the processor time of
+    its decisions on this machine. `reused_tokens` of a prompt had been computed by others when it
+    first ran. Of the `pins` that the gateway made, the engine released or refused `pins_lost`.
     `held_rows` counts, step by step, the decoding lines of jobs that a step left out.
     """
 

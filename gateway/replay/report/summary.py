@@ -26,6 +26,8 @@ class ReplaySummary(Struct, frozen=True, kw_only=True):
     predictions: str
     engine: str
     engines: int
+    speeds: tuple[float, ...]
+    router: str
     kv_tokens: int
     admission: str  # the rule, or `OWN`
     max_delay_s: float | None
@@ -41,7 +43,11 @@ class ReplaySummary(Struct, frozen=True, kw_only=True):
 
     def facts(self) -> list[str]:
         """The inputs of the replay, a line each."""
-        engines = f"{self.engines} engines" if self.engines > 1 else "1 engine"
+        engines, routing = "1 engine", ""
+        if self.engines > 1:
+            engines, routing = f"{self.engines} engines", f", router {self.router}"
+        if len(set(self.speeds)) > 1:
+            routing = f", speeds {', '.join(f'{speed:g}' for speed in self.speeds)}{routing}"
         seeds = f"means over {self.seeds} seeds, ± 95 % interval" if self.seeds > 1 else "one seed"
         saturated = (
             f"; load 1 is {self.saturated_rate_s:.3g} requests/s: fcfs, saturated"
@@ -51,7 +57,7 @@ class ReplaySummary(Struct, frozen=True, kw_only=True):
         return [
             f"requests: {self.requests:,} {self.source}; arrivals {self.arrivals}{saturated}",
             f"predictions: {self.predictions}",
-            f"engine: {engines} of {self.engine}, {self.kv_tokens:,} KV tokens each",
+            f"engine: {engines} of {self.engine}, {self.kv_tokens:,} KV tokens each{routing}",
             f"admission: {self.admission}",
             f"figures: {seeds}",
             *([self.job.fact] if self.job else []),
@@ -76,7 +82,9 @@ def summarise(source: str, engine: str, plan: ReplayPlan, found: PolicyCompariso
         arrivals=_arrivals(scenario, found),
         predictions=predictions(scenario),
         engine=engine,
-        engines=plan.engines,
+        engines=len(plan.speeds),
+        speeds=tuple(plan.speeds),
+        router=plan.router,
         kv_tokens=shape.pages * shape.page_tokens,
         admission=plan.options.admission or OWN,
         max_delay_s=plan.options.max_delay_s,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gateway.errors import InvalidRequest
 from gateway.quantiles import LEVELS, Bools, Floats
 from gateway.scheduling.requests import QueuedRequest, SharedPrefix
+from gateway.scheduling.routing.prefixes import BLOCK_TOKENS
 
 Float32s: TypeAlias = npt.NDArray[np.float32]
 Int32s: TypeAlias = npt.NDArray[np.int32]
@@ -119,6 +120,14 @@ class Workload:
         """The prefix that the request at `index` shares, known to the scheduler or not."""
         number = int(self.prefix[index])
         return None if number == NO_PREFIX else self.prefixes[number]
+
+    def blocks(self, index: int) -> tuple[int, ...]:
+        """The leading blocks of a prompt that others may share: those of its prefix."""
+        prefix = self.prefix_of(index)
+        if prefix is None:
+            return ()
+        number = int(self.prefix[index])
+        return tuple(hash((number, block)) for block in range(prefix.tokens // BLOCK_TOKENS))
 
     def request(self, index: int) -> QueuedRequest:
         """The request at `index` for the scheduler; its id is the index."""

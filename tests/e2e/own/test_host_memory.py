@@ -74,6 +74,32 @@ async def test_a_gateway_without_host_memory_says_what_sets_it(
     assert refused.value.param == "memory"
 
 
+async def test_an_app_has_a_place_for_requests_that_name_none(
+    small: Served, long: dict[str, Any]
+) -> None:
+    tenant, key = await small.tenant("readers")
+    async with small.admin() as admin:
+        [app] = (await admin.get(f"/admin/tenants/{tenant}/apps")).json()["data"]
+        changed = await admin.patch(f"/admin/apps/{app['id']}", json={"memory": "host-exact"})
+        assert changed.is_success
+    async with small.client(key) as own:
+        answer = await own.chat.completions.with_raw_response.create(**long)
+        assert answer.headers[KV] == "host-exact"
+        with pytest.raises(openai.BadRequestError, match="context is 512 tokens"):
+            await own.chat.completions.create(**long, extra_body={"memory": "device"})
+
+
+async def test_an_app_may_name_a_place_that_a_gateway_lacks(served: Served, asked: Asked) -> None:
+    tenant, key = await served.tenant("readers elsewhere")
+    async with served.admin() as admin:
+        [app] = (await admin.get(f"/admin/tenants/{tenant}/apps")).json()["data"]
+        await admin.patch(f"/admin/apps/{app['id']}", json={"memory": "host-exact"})
+    async with served.client(key) as own:
+        short = {**asked("translate", "brave queen"), "max_tokens": 20}
+        answer = await own.chat.completions.with_raw_response.create(**short)
+        assert answer.headers[KV] == "device"
+
+
 async def test_many_wait_for_each_other(small: Served, long: dict[str, Any]) -> None:
     body = {**long, "extra_body": {"memory": "host-exact"}}
     async with small.client() as own, asyncio.timeout(PATIENCE_S):

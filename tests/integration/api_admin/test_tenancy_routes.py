@@ -128,6 +128,25 @@ async def test_share_of_an_app_is_one_by_default_and_changes_at_once(
     assert trail[0]["after"] == {"share": 0.5}
 
 
+async def test_memory_of_an_app_is_the_device_by_default_and_changes_at_once(
+    client: Client, build: Builder
+) -> None:
+    tenant = await made(client, "/admin/tenants", name="acme")
+    app = await made(client, f"/admin/tenants/{tenant['id']}/apps", name="books")
+    key = await made(client, f"/admin/apps/{app['id']}/keys", name="staging")
+    assert app["memory"] == "device"
+    changed = await client.patch(f"/admin/apps/{app['id']}", json={"memory": "host-speculative"})
+    assert (changed.status_code, changed.json()["memory"]) == (200, "host-speculative")
+    assert (await build.authenticator.authenticate(key["secret"])).memory == "host-speculative"
+    refused = await client.patch(f"/admin/apps/{app['id']}", json={"memory": "disk"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "memory")
+    trail = (await client.get("/admin/audit", params={"subject": app["id"]})).json()["data"]
+    assert trail[0]["after"] == {"memory": "host-speculative"}
+    path = f"/admin/tenants/{tenant['id']}/apps"
+    exact = await made(client, path, name="archive", memory="host-exact")
+    assert exact["memory"] == "host-exact"
+
+
 @pytest.mark.parametrize("share", [0, -1, 0.009, 100.1, 1e300, "much", True])
 async def test_share_out_of_range_is_refused_and_changes_nothing(
     client: Client, build: Builder, share: object

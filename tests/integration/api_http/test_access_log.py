@@ -1,11 +1,14 @@
 """One log event for each request that the application answered."""
 
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.api.connections.access_log import Exchange
+from gateway.api.http_metrics import RECEIVED_S
 from tests.integration.api_http.conftest import GET_LIVE, Server, a_post, serving
 
 
@@ -55,3 +58,23 @@ def test_stream_that_its_client_cuts_off_says_so(server: Server) -> None:
     (event,) = (each for each in accesses(logs) if each["log_level"] == "info")
     assert (event["status"], event["code"]) == (200, "client_gone")
     assert event["sent"] >= len("piece ")
+
+
+async def test_a_request_arrives_with_the_end_of_its_body() -> None:
+    parts: list[Any] = [
+        {"type": "http.request", "body": b"[1,", "more_body": True},
+        {"type": "http.request", "body": b"2]", "more_body": False},
+    ]
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    async def send(message: Any) -> None: ...
+
+    scope: Any = {"type": "http", "method": "POST", "state": {}}
+    exchange = Exchange(scope, receive, send)
+    await exchange.receive()
+    assert RECEIVED_S not in scope["state"]
+    before = time.monotonic()
+    await exchange.receive()
+    assert before <= scope["state"][RECEIVED_S] <= time.monotonic()

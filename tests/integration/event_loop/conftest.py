@@ -148,7 +148,7 @@ async def _serve(
     front = Front(settings, metrics, str)
     started = running_node(settings, served_model(settings), {}, lambda _: None, registry)
     async with started as node:
-        front.app = build_app(node, metrics)
+        front.app = build_app(node, metrics).app
         search_seldom()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             server = build_server(settings, front, metrics)

@@ -67,6 +67,7 @@ async def test_headers_are_converted_to_seconds(
         "deadline_s": deadline_s,
         "max_queue_s": max_queue_s,
         "read_timeout_s": read_timeout_s,
+        "received_s": None,
     }
 
 

@@ -141,6 +141,37 @@ def test_one_engine_is_slower_than_two(trace: Path, engine: Path) -> None:
     assert two < one
 
 
+def test_routers_and_speeds_of_engines_are_compared(trace: Path, engine: Path) -> None:
+    options = ("--trace", trace, "--engine", engine, "--policy", "lmaas", "--load", 0.9)
+    reports = {
+        router: json_report(*options, "--speeds", "1,0.5", "--router", router)
+        for router in ("round-robin", "predicted-finish")
+    }
+    mean_s = {key: each["rows"][0]["measures"]["mean_s"]["mean"] for key, each in reports.items()}
+    assert mean_s["predicted-finish"] < mean_s["round-robin"]
+    report = reports["predicted-finish"]
+    assert (report["engines"], report["speeds"]) == (2, [1.0, 0.5])
+    assert report["router"] == "predicted-finish"
+
+
+@pytest.mark.parametrize("speeds", ["0", "1,fast", "2", "", "1,nan"])
+def test_speeds_that_are_none_are_refused(speeds: str, trace: Path) -> None:
+    result = replay("--trace", trace, "--speeds", speeds)
+    assert result.exit_code == 2
+    assert "a speed of 0.01 to 1 for each" in " ".join(result.output.split())
+
+
+def test_one_queue_refuses_what_is_for_one_engine(trace: Path, engine: Path) -> None:
+    options = ("--trace", trace, "--engine", engine, "--engines", 2)
+    lockstep = replay(*options, "--router", "predicted-finish", "--policy", "magnus")
+    assert "magnus is for one engine" in lockstep.output
+    job = replay(
+        *(*options, "--router", "predicted-finish", "--policy", "fcfs"),
+        *("--job-lines", 10, "--job-shared", 64, "--job-own", 16, "--job-answer", 10),
+    )
+    assert "lines of jobs need another router" in job.output
+
+
 def test_order_follows_its_settings_and_they_are_reported(trace: Path, engine: Path) -> None:
     mean_s = {}
     for weight in (0, 2, 50):

@@ -122,11 +122,8 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def a_runner(
     model_folder: Callable[[str], Path],
-    tokenizer_file: Path,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Runner]:
     """A runner for a family's small model, or for a folder."""
-    data_folder = tmp_path_factory.mktemp("data")
 
     def build(
         model: str | Path = "llama",
@@ -139,9 +136,7 @@ def a_runner(
         loaded = load_model(str(folder), "cpu", "float32")
         offloading = None
         if offload_pages:
-            offloading = set_up_offloading(
-                loaded, offload_pages, page_tokens, choose_attention, data_folder, tokenizer_file
-            )
+            offloading = set_up_offloading(loaded, offload_pages, page_tokens, choose_attention)
         return Runner(loaded, pages, page_tokens, offloading=offloading)
 
     return build

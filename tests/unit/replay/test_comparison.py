@@ -23,7 +23,7 @@ from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.cost.profiles import NAMES, profile
 from gateway.replay.measure.confidence import confidence_interval
 from gateway.replay.plan import PolicyComparison, PolicyRow, ReplayPlan, compare_policies
-from gateway.replay.replicas import replay_replicas
+from gateway.replay.replicas import replay_engines
 from gateway.replay.saturation import saturated_rate_s
 from gateway.replay.workload.scenario import Scenario
 from gateway.replay.workload.synthetic import synthetic_lengths
@@ -189,7 +189,7 @@ def test_interval_is_that_of_students_t() -> None:
 
 def test_one_engine_is_slower_than_two() -> None:
     two, one = (
-        compared(policies=("fcfs",), engines=engines).rows[0].measures["mean_s"].mean
+        compared(policies=("fcfs",), speeds=(1.0,) * engines).rows[0].measures["mean_s"].mean
         for engines in (2, 1)
     )
     assert one > two
@@ -197,9 +197,9 @@ def test_one_engine_is_slower_than_two() -> None:
 
 def test_engines_get_requests_in_turn() -> None:
     workload = requests(101).with_quantiles(np.full((101, 6), 100, np.float32))
-    policy = lambda: build_policy("fcfs", Options())  # noqa: E731
-    both = replay_replicas(2, workload, policy, TIGHT)
-    odd = replay_replicas(1, workload.take(slice(1, None, 2)), policy, TIGHT)
+    policy = partial(build_policy, "fcfs", Options())
+    both = replay_engines([TIGHT] * 2, workload, policy, "round-robin")
+    odd = replay_engines([TIGHT], workload.take(slice(1, None, 2)), policy, "round-robin")
     assert both.finished_s[1::2].tolist() == odd.finished_s.tolist()
     assert len(both.finished_s) == 101
     assert both.computed_tokens > odd.computed_tokens

@@ -17,7 +17,7 @@ from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.prediction.serving.drift import RollingQuality
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
-from gateway.replay.simulator import TRUST_WINDOW, Simulation
+from gateway.replay.simulator import TRUST_WINDOW, ReplayedEngine, Simulation
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.prices import EngineCost, LinearStepTime
 from gateway.scheduling.control_loop import ControlLoop
@@ -163,10 +163,9 @@ COST = EngineCost(LinearStepTime(0.02, 0.5, 0.0, 0.0), step_tokens=64)
 class RecordingSimulation(Simulation):
     """A replay that records its dispatches."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(
-            *given, cost=COST, most_background=None, tau_floor=TAU_FLOOR, max_samples=2
-        )
+    def __init__(self, workload: Workload, policy: Any, engine: Any) -> None:
+        engines = [ReplayedEngine(engine, SHAPE, COST)]
+        super().__init__(workload, policy, engines, tau_floor=TAU_FLOOR, max_samples=2)
         self.dispatches = Dispatches()
 
     @property
@@ -270,7 +269,7 @@ async def test_replay_and_live_scheduler_make_the_same_decisions(
 ) -> None:
     workload, policy = contended_workload(seed), build_policy(name, Options())
     engine = ScriptedLockstepEngine(seed) if policy.lockstep else ScriptedEngine(seed)
-    run = RecordingSimulation(workload, policy, engine, SHAPE)
+    run = RecordingSimulation(workload, policy, engine)
     outcomes = run.run()
     assert outcomes.gave_up.any()
     assert outcomes.preemptions.sum() > 20
@@ -284,7 +283,7 @@ async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
 ) -> None:
     workload, engine = contended_workload(3, well_predicted=False), ScriptedEngine(3)
     policy = build_policy("lmaas", Options())
-    run = RecordingSimulation(workload, policy, engine, SHAPE)
+    run = RecordingSimulation(workload, policy, engine)
     run.run()
     assert policy.order == "arrival"
     scene.scheduler._loop.price(COST)

@@ -67,7 +67,8 @@ class LineEndpoint(Endpoint):
                 f"the model {shortened(data.model)!r} is not served here; served is {model!r}",
                 param="model",
             )
-        return self._to_request(data, caller)
+        # An app's memory is for its other requests: lines of jobs have theirs on the device.
+        return self._to_request(data, msgspec.structs.replace(caller, memory="device"))
 
     def answer(self, body: bytes, states: Sequence[RequestState], served: ServedName) -> bytes:
         """The answer as the endpoint's route gives it."""

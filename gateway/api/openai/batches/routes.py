@@ -57,7 +57,7 @@ class BatchesController(Controller):
     ) -> BatchList:
         """The tenant's batches, newest first."""
         page = await jobs.batches.list(caller.tenant_id, cursor_of(limit, after))
-        data = await _answers(page.items, jobs, service)
+        data = await batch_answers(page.items, jobs, service)
         return BatchList(
             data=data,
             first_id=data[0].id if data else None,
@@ -75,7 +75,7 @@ class BatchesController(Controller):
     ) -> BatchAnswer:
         """A batch, with when it is expected to be done; 404 for another tenant's."""
         batch = await jobs.batches.show(caller.tenant_id, batch_uuid(batch_id))
-        return (await _answers([batch], jobs, service))[0]
+        return (await batch_answers([batch], jobs, service))[0]
 
     @post(
         "/{batch_id:str}/cancel", status_code=200, summary="Cancel a batch", responses=errors(409)
@@ -91,7 +91,7 @@ class BatchesController(Controller):
         return BatchAnswer.of(batch, None)
 
 
-async def _answers(
+async def batch_answers(
     batches: list[Batch], jobs: BatchJobs, service: GenerationService
 ) -> list[BatchAnswer]:
     """Jobs as clients see them, with when they are expected to be done."""

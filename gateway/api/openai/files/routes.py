@@ -41,6 +41,7 @@ from gateway.errors import InvalidRequest, LmaasError
 from gateway.files.store import FileOwner, FileStore
 from gateway.files.upload import Uploads
 from gateway.tenancy.caller import Caller
+from models import StoredFile
 
 BINARY: Final = "application/octet-stream"
 # More than comes at a time: a file's own bound, whose error names it, is met before the body's.
@@ -141,20 +142,7 @@ class FilesController(Controller):
         404 if the tenant has none of this id.
         """
         file = await files.show(caller.tenant_id, file_id_of(file_id))
-        digest = file.sha256 or b""
-        chunks = _logged(files.read(file), file.id)
-        return Stream(
-            chunks,
-            background=BackgroundTask(_close, chunks),
-            media_type=BINARY,
-            headers={
-                "Content-Length": str(file.size_bytes),
-                "Content-Disposition": content_disposition(file.filename),
-                "ETag": f'"{digest.hex()}"',
-                "Repr-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:",
-                "X-Content-Type-Options": "nosniff",
-            },
-        )
+        return content_of(file, files)
 
     @delete("/{file_id:str}", summary="Delete a file", status_code=200)
     async def delete_file(
@@ -168,6 +156,24 @@ class FilesController(Controller):
         await files.delete(caller.tenant_id, found)
         assert found is not None, "no file has an id that cannot be one"
         return DeletedFile(id=public_id(found))
+
+
+def content_of(file: StoredFile, files: FileStore) -> Stream:
+    """A file's bytes as a response."""
+    digest = file.sha256 or b""
+    chunks = _logged(files.read(file), file.id)
+    return Stream(
+        chunks,
+        background=BackgroundTask(_close, chunks),
+        media_type=BINARY,
+        headers={
+            "Content-Length": str(file.size_bytes),
+            "Content-Disposition": content_disposition(file.filename),
+            "ETag": f'"{digest.hex()}"',
+            "Repr-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
 
 
 async def _logged(

@@ -1,4 +1,4 @@
-"""What is predicted of scores, against the scores themselves."""
+"""What is predicted of scores from 4-bit codes, against the scores themselves."""
 
 import torch
 from hypothesis import given
@@ -6,48 +6,82 @@ from hypothesis import strategies as st
 
 from engine.offload.layout import MIN_FETCHED, fetched_tokens
 from engine.offload.selection import (
-    energy,
+    CodeScale,
+    encode,
+    group_attention,
     likeliest,
-    partial_keys,
     predicted_scores,
-    skew_of,
-    strongest_dims,
+    scale_of,
 )
 
-KV_HEADS, GROUP, DIM = 2, 3, 8
+KV_HEADS, GROUP, ROWS, DIM = 2, 3, 4, 8
+
+seeds = st.integers(0, 1000)
+token_counts = st.integers(1, 30)
 
 
 def drawn(seed: int, *size: int) -> torch.Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
-def test_skew_is_a_rotation() -> None:
-    skew = skew_of(drawn(1, 40, KV_HEADS * GROUP, DIM), KV_HEADS)
-    identity = torch.eye(DIM).expand(KV_HEADS, -1, -1)
-    assert torch.allclose(skew @ skew.transpose(1, 2), identity, atol=1e-5)
+def codes_of(packed: torch.Tensor) -> torch.Tensor:
+    return torch.cat((packed & 15, packed >> 4), -1)
 
 
-def test_skew_gathers_energy_in_few_dimensions() -> None:
-    plane = drawn(2, 2, DIM)  # the queries are combinations of two directions
-    queries = (drawn(3, 40, KV_HEADS * GROUP, 2) @ plane).contiguous()
-    rotated = energy(queries.view(40, KV_HEADS, GROUP, DIM).permute(1, 0, 2, 3).flatten(1, 2),
-                     skew_of(queries, KV_HEADS))  # fmt: skip
-    assert rotated[:, 2:].max() < 1e-3 * rotated[:, :2].min()
+def decoded(packed: torch.Tensor, scale: CodeScale) -> torch.Tensor:
+    return scale.low[:, None] + codes_of(packed) * scale.step[:, None]
 
 
-@given(st.integers(0, 1000), st.integers(1, 30))
-def test_with_all_dimensions_the_prediction_is_the_score(seed: int, tokens: int) -> None:
-    query, keys = drawn(seed, KV_HEADS * GROUP, DIM), drawn(seed + 1, KV_HEADS, tokens, DIM)
-    skew = skew_of(drawn(seed + 2, 40, KV_HEADS * GROUP, DIM), KV_HEADS)
-    dims = strongest_dims(energy(keys, skew), energy(keys, skew), DIM)
-    predicted = predicted_scores(query, skew, dims, partial_keys(keys, skew, dims), 0.5)
+@given(seeds, token_counts)
+def test_codes_are_half_a_step_off_at_most(seed: int, tokens: int) -> None:
+    keys = drawn(seed, KV_HEADS, tokens, DIM)
+    scale = scale_of(keys)
+    off = (decoded(encode(keys, scale), scale) - keys).abs()
+    assert (off <= 0.5001 * scale.step[:, None] + 1e-5).all()
+
+
+@given(seeds, token_counts)
+def test_later_keys_get_the_nearest_code(seed: int, tokens: int) -> None:
+    scale = scale_of(drawn(seed, KV_HEADS, 5, DIM))
+    keys = 3 * drawn(seed + 1, KV_HEADS, tokens, DIM)
+    values = scale.low[..., None] + scale.step[..., None] * torch.arange(16)
+    nearest = (keys[..., None] - values[:, None]).abs().argmin(-1)
+    assert (codes_of(encode(keys, scale)) == nearest).float().mean() > 0.999  # but for ties
+
+
+@given(seeds, token_counts)
+def test_scores_are_those_of_the_coded_keys(seed: int, tokens: int) -> None:
+    query = drawn(seed, ROWS, KV_HEADS * GROUP, DIM)
+    keys = drawn(seed + 1, KV_HEADS, tokens, DIM)
+    scale = scale_of(drawn(seed + 2, KV_HEADS, 40, DIM))
+    codes = encode(keys, scale)
+    predicted = predicted_scores(query, codes, scale.step, 0.5)
+    assert predicted.shape == (KV_HEADS, GROUP, ROWS, tokens)
     for head in range(KV_HEADS):
-        scores = 0.5 * query[head * GROUP : (head + 1) * GROUP] @ keys[head].T
-        relative = (scores - scores.max(1, keepdim=True).values).max(0).values
-        assert torch.allclose(predicted[head], relative, atol=1e-4)
+        coded = decoded(codes, scale)[head] - scale.low[head] - 7.5 * scale.step[head]
+        for member in range(GROUP):
+            scores = 0.5 * query[:, head * GROUP + member] @ coded.T
+            assert torch.allclose(predicted[head, member], scores, atol=1e-4)
 
 
-@given(st.integers(0, 1000), st.integers(1, 30), st.data())
+def test_keys_of_one_value_have_one_score() -> None:
+    keys = torch.full((KV_HEADS, 5, DIM), 3.0)
+    scale = scale_of(keys)
+    query = drawn(1, 1, KV_HEADS * GROUP, DIM)
+    scores = predicted_scores(query, encode(keys, scale), scale.step, 1.0)
+    assert torch.isfinite(scores).all()
+    assert (scores - scores[..., :1]).abs().max() == 0
+
+
+@given(seeds, token_counts)
+def test_attention_is_summed_over_the_queries_of_a_group(seed: int, tokens: int) -> None:
+    scores = drawn(seed, KV_HEADS, GROUP, ROWS, tokens)
+    found = group_attention(scores)
+    expected = sum(scores[:, member].softmax(-1) for member in range(GROUP))
+    assert torch.allclose(found, expected)
+
+
+@given(seeds, token_counts, st.data())
 def test_likeliest_are_those_of_the_highest_scores(
     seed: int, tokens: int, data: st.DataObject
 ) -> None:

@@ -1,0 +1,1 @@
+"""What the page costs the gateway, and how soon it is there."""

@@ -1,0 +1,1 @@
+"""I3: the speed of sequences in host memory behind links of different widths."""

@@ -1,0 +1,1 @@
+"""scale: what a gateway costs the database that it shares with others."""

@@ -1,0 +1,1 @@
+"""The page at `/`: what the gateway knows and does, for people with a browser."""

@@ -1,0 +1,1 @@
+"""Who looks at the page: sign-in, sessions, and what each viewer may see."""

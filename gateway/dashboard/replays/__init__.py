@@ -1,0 +1,1 @@
+"""Replays of the gateway's own history, each in a process of its own."""

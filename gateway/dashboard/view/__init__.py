@@ -1,0 +1,1 @@
+"""Templates, numbers as text, and the files that the page loads."""

@@ -1,0 +1,43 @@
+"""Says in a few words why a request is where it is in the queue."""
+
+from typing import Final
+
+from gateway.generation.insight.queue_view import QueueEntry
+
+URGENT: Final = 1.0  # urgency of a request that asks for nothing
+WORTH_SAYING: Final = 1.5  # response ratio
+
+
+def place_reason(entry: QueueEntry) -> str:
+    """The reason of a waiting request's place; what a running one does."""
+    if entry.state == "running":
+        return _running(entry)
+    if entry.lane == "batch":
+        return "line of a job: starts when no other request waits"
+    reasons = []
+    if entry.waits_for_share is not None:
+        whole = "tenant" if entry.waits_for_share == "app" else "app"
+        reasons.append(
+            f"its {entry.waits_for_share} has had more than its share, others of the {whole} wait"
+        )
+    if entry.position == 1:
+        reasons.append("next to start")
+    if entry.deadline_s is not None:
+        due = "overdue" if entry.deadline_s < 0 else f"due in {entry.deadline_s:.1f} s"
+        reasons.append(due)
+    if entry.urgency > URGENT:
+        reasons.append(f"tier {entry.service_tier}, more urgent")
+    elif entry.urgency < URGENT:
+        reasons.append(f"tier {entry.service_tier}, less urgent")
+    if entry.ratio is not None and entry.ratio >= WORTH_SAYING:
+        reasons.append(f"its batch has waited {entry.ratio - 1:.1f} × the time it will take")
+    elif not reasons:
+        reasons.append("it has waited little for what it will take")
+    return "; ".join(reasons)
+
+
+def _running(entry: QueueEntry) -> str:
+    if not entry.generated_tokens:
+        return "its prompt is being read"
+    beyond = entry.generated_tokens > entry.predicted_p90_tokens
+    return "writes on, beyond its P90" if beyond else "writes its answer"

@@ -1,0 +1,1 @@
+"""Routing: which of a model's engines runs a request."""

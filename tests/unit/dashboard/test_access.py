@@ -1,0 +1,109 @@
+"""Sessions and sign-in attempts are bounded in number and age."""
+
+import pytest
+
+from gateway.dashboard.access.attempts import MAX_ADDRESSES, MAX_FAILURES, WINDOW_S, SignInAttempts
+from gateway.dashboard.access.sessions import (
+    MAX_AGE_S,
+    MAX_SESSIONS,
+    MAX_SESSIONS_OF_KEY,
+    Sessions,
+)
+from gateway.dashboard.pages.sign_in import inside
+from gateway.errors import OverLimit
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_session_is_found_by_its_token_alone_until_it_is_ended() -> None:
+    sessions = Sessions()
+    token, session = sessions.start("key")
+    assert sessions.find(token) is session
+    assert sessions.find("") is sessions.find("another") is None
+    sessions.end(session)
+    assert sessions.find(token) is None
+
+
+def test_a_session_ends_with_its_age() -> None:
+    clock = Clock()
+    sessions = Sessions(clock)
+    token, _ = sessions.start("key")
+    clock.now_s = MAX_AGE_S - 1
+    assert sessions.find(token)
+    clock.now_s = MAX_AGE_S
+    assert sessions.find(token) is None
+    sessions.start("other")
+    assert len(sessions) == 1
+
+
+def test_the_oldest_session_of_a_key_makes_room() -> None:
+    sessions = Sessions()
+    other, _ = sessions.start("other")
+    first, _ = sessions.start("key")
+    for _ in range(MAX_SESSIONS_OF_KEY):
+        newest, _ = sessions.start("key")
+    assert sessions.find(first) is None
+    assert sessions.find(newest)
+    assert sessions.find(other)
+    assert len(sessions) == MAX_SESSIONS_OF_KEY + 1
+
+
+def test_sessions_are_bounded_in_number() -> None:
+    sessions = Sessions()
+    for number in range(MAX_SESSIONS + 5):
+        sessions.start(f"key {number}")
+    assert len(sessions) == MAX_SESSIONS
+
+
+def test_only_the_sessions_own_token_allows_a_change() -> None:
+    _, session = Sessions().start("key")
+    assert session.allows(session.csrf)
+    assert not session.allows("")
+    assert not session.allows("é")
+
+
+def test_a_session_does_not_show_its_key() -> None:
+    _, session = Sessions().start("the-key")
+    assert "the-key" not in repr(session)
+
+
+def test_an_address_is_refused_after_too_many_wrong_keys_until_the_window_has_passed() -> None:
+    clock = Clock()
+    attempts = SignInAttempts(clock)
+    for _ in range(MAX_FAILURES):
+        attempts.check("10.0.0.1")
+        attempts.failed("10.0.0.1")
+    with pytest.raises(OverLimit) as refused:
+        attempts.check("10.0.0.1")
+    assert refused.value.retry_after_s == WINDOW_S
+    attempts.check("10.0.0.2")
+    clock.now_s = WINDOW_S
+    attempts.check("10.0.0.1")
+
+
+def test_addresses_with_wrong_keys_are_bounded_in_number() -> None:
+    attempts = SignInAttempts()
+    for number in range(MAX_ADDRESSES + 3):
+        attempts.failed(str(number))
+    assert len(attempts) == MAX_ADDRESSES
+
+
+@pytest.mark.parametrize(
+    ("back", "leads_to"),
+    [
+        ("/page/queue", "/page/queue"),
+        (None, "/"),
+        ("https://elsewhere.example", "/"),
+        ("//elsewhere.example/page/", "/"),
+        ("/page/\\elsewhere", "/"),
+        ("/admin/tenants", "/"),
+    ],
+)
+def test_a_sign_in_leads_to_the_page_alone(back: str | None, leads_to: str) -> None:
+    assert inside(back) == leads_to
