@@ -34,12 +34,12 @@ FIGURE: Final = "U1"
 RUNNING: Final = (8, 32)
 LOADS: Final = (0.8, 1.0, 1.2)
 QUICK_LOADS: Final = (1.2,)
-REQUESTS: Final = {8: 160, 32: 320}
-QUICK_REQUESTS: Final = 64
+REQUESTS: Final = {8: 120, 32: 240}
+QUICK_REQUESTS: Final = 32
 SATURATING: Final = {8: 64, 32: 160}
 SEED: Final = 47
 WARM_UP: Final = 8
-QUICK_STRIDE: Final = 8  # of the lines that the predictor learns from
+QUICK_STRIDE: Final = 2  # of the lines that the predictor learns from
 
 
 def run(data: Path, folder: Path, *, quick: bool) -> None:
@@ -49,8 +49,8 @@ def run(data: Path, folder: Path, *, quick: bool) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) == 1:
         raise RuntimeError("U1 needs two cores: one for vLLM, one for gateway and client")
-    os.sched_setaffinity(0, {cores[0]})  # the gateway's processes inherit it
     report = Report(FIGURE, look=quick)
+    os.sched_setaffinity(0, {cores[0]})  # the gateway's processes inherit it
     wanted = [(n, load) for n in RUNNING for load in LOADS]
     if quick:
         wanted = [(RUNNING[0], load) for load in QUICK_LOADS]
