@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    op.add_column("apps", sa.Column("memory", sa.String(), server_default="device", nullable=False))
+    op.add_column("apps", sa.Column("memory", sa.Text(), server_default="device", nullable=False))
 
 
 def downgrade() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from playwright.async_api import expect
@@ -25,6 +26,12 @@ async def held_request(admin: Any, client: Any) -> tuple[asyncio.Task[Any], str]
     return sent, waiting[0]["id"]
 
 
+async def audited(admin: httpx.AsyncClient) -> set[tuple[str, str]]:
+    """The newest actions of the audit trail, with their subjects."""
+    trail = (await admin.get("/admin/audit")).json()["data"]
+    return {(entry["action"], entry["subject"]) for entry in trail}
+
+
 async def test_a_request_appears_in_the_queue_and_can_be_cancelled(site: Site, page: Any) -> None:
     await page.goto("/page/queue")
     await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
@@ -39,8 +46,9 @@ async def test_a_request_appears_in_the_queue_and_can_be_cancelled(site: Site, p
             await expect(row).to_have_count(0, timeout=PATIENCE_MS)
             with pytest.raises(openai.ConflictError, match="cancelled"):
                 await sent
-            trail = (await admin.get("/admin/audit")).json()["data"]
-            assert ("request.cancelled", name) in {(e["action"], e["subject"]) for e in trail}
+            async with asyncio.timeout(PATIENCE_S):  # it is audited after the client has its error
+                while ("request.cancelled", name) not in await audited(admin):
+                    await asyncio.sleep(0.05)
         finally:
             await admin.post("/admin/engine/resume")
 

@@ -39,7 +39,7 @@ def test_engine_is_measured_and_its_cost_written(environment: Environment, tmp_p
     engine = msgspec.json.decode(written, type=EngineModel)
     assert isinstance(engine.cost, LinearCost)
     assert engine.cost.step_s + engine.cost.sequence_s > 0
-    assert engine.cost.prompt_token_s > 0
+    assert engine.cost.prompt_token_s + engine.cost.prompt_read_s > 0
     assert (engine.shape.pages, engine.shape.page_tokens) == (256, 16)
     assert (engine.shape.step_tokens, engine.shape.context_tokens) == (512, 2048)
     assert 0 <= engine.shape.lag_steps <= 3
