@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.i1.forced import Device, Host, feed, read_prompt
 from benchmarks.i1.texts import SOURCES, ids_of
+from engine.attention.reference import ReferenceAttention
 from engine.kv.store import KvStore
 from engine.offload.attention import OffloadAttention
 from engine.offload.layout import FETCH_SHARE, OffloadLayout, fetched_tokens
@@ -62,7 +63,7 @@ def targets(rows: list[Row], layers: int) -> list[Target]:
 def _text_rows(model: LoadedModel, source: str, ids: list[int], prompt: int) -> list[Row]:
     """Everything fetched, and speculation with everything and with a fifth."""
     pages = list(range(-(-len(ids) // PAGE_TOKENS)))
-    device = _device(model, pages)
+    device = Device(choose_attention(_store(model, pages), model.heads), pages)
     kinds: list[tuple[str, str, Callable[[int], int], bool]] = [
         ("host-exact", "all", fetched_tokens, False),
         ("host-speculative", "all", lambda tokens: tokens, True),
@@ -76,25 +77,34 @@ def _text_rows(model: LoadedModel, source: str, ids: list[int], prompt: int) -> 
         read_prompt(model, host, ids, prompt)
         feed(model, host, ids, prompt, prompt + 1)  # the first fetches all that it needs
         before = host.attention.fetched_bytes
-        found = [feed(model, host, ids, at, at + 1) for at in range(prompt + 1, len(ids))]
         steps = range(prompt + 1, len(ids))
+        found = [feed(model, host, ids, at, at + 1) for at in steps]
         full = sum(full_fetch(model, at) for at in steps)
-        pairs = zip(found, expected[1:], strict=True)
-        rows.append(
-            {
-                "text": source,
-                "memory": memory,
-                "share": share,
-                "largest difference of a logit": max(_difference(*pair) for pair in pairs),
-                "same likeliest token": sum(
-                    bool(a.argmax() == b.argmax()) for a, b in zip(found, expected[1:], strict=True)
-                )
-                / len(found),
-                "bytes over full": (host.attention.fetched_bytes - before) / full,
-            }
-        )
+        row = _row(source, memory, share, found, expected[1:])
+        rows.append(row | {"bytes over full": (host.attention.fetched_bytes - before) / full})
         host.attention.close()
+    by_torch = Device(ReferenceAttention(_store(model, pages)), pages)
+    read_prompt(model, by_torch, ids, prompt)
+    found = [feed(model, by_torch, ids, at, at + 1) for at in range(prompt, len(ids))]
+    rows.append(
+        _row(source, "device, by torch", "none", found, expected) | {"bytes over full": 0.0}
+    )
     return rows
+
+
+def _row(
+    source: str, memory: str, share: str, found: list[torch.Tensor], expected: list[torch.Tensor]
+) -> Row:
+    """Logits against those expected."""
+    pairs = list(zip(found, expected, strict=True))
+    same = sum(bool(a.argmax() == b.argmax()) for a, b in pairs)
+    return {
+        "text": source,
+        "memory": memory,
+        "share": share,
+        "largest difference of a logit": max(float((a - b).abs().max()) for a, b in pairs),
+        "same likeliest token": same / len(pairs),
+    }
 
 
 def full_fetch(model: LoadedModel, tokens: int) -> int:
@@ -103,13 +113,8 @@ def full_fetch(model: LoadedModel, tokens: int) -> int:
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * tokens * model.dtype.itemsize
 
 
-def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).abs().max())
-
-
-def _device(model: LoadedModel, pages: list[int]) -> Device:
-    store = KvStore(model.kv_shape, len(pages), PAGE_TOKENS, model.dtype, model.device)
-    return Device(choose_attention(store, model.heads), pages)
+def _store(model: LoadedModel, pages: list[int]) -> KvStore:
+    return KvStore(model.kv_shape, len(pages), PAGE_TOKENS, model.dtype, model.device)
 
 
 def _host(
