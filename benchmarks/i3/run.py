@@ -21,7 +21,7 @@ FACTORS: Final = (1.0, 2.0, 4.0, 6.5, 13.0)  # a full fetch over the step's own 
 TYPICAL: Final = 6.5  # an 8B model at 32,768 tokens behind 55 GB/s
 USES: Final[tuple[Use, ...]] = ("recompute", "swap", "host-exact", "host-speculative")
 LOAD: Final = Load(sequences=8, prompt=448, answer=64)
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 QUICK_ROUNDS: Final = 1
 LEAST_FASTER: Final = 2.0
 
