@@ -1,5 +1,6 @@
 """Which tokens a step attends to, by our prediction and by others' rules."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
@@ -58,15 +59,15 @@ class Everything:
         return rows.before.expand(len(rows.keys), -1, -1).clone()
 
 
-class ByScore:
+class ByScore(ABC):
     """The tokens of the highest scores."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
 
+    @abstractmethod
     def scores(self, rows: ChunkRows) -> Tensor:
         """A score of each token: (kv_heads, rows, start + rows)."""
-        raise NotImplementedError
 
     def choose(self, rows: ChunkRows) -> Tensor:
         """The highest scores of each key head."""
@@ -110,8 +111,11 @@ class CodedKeys(ByScore):
         """Predicted attention."""
         scale = self._scales[rows.layer]
         codes = encode(rows.keys, scale)
-        scores = predicted_scores(rows.foreseen, codes, scale.step, rows.query.shape[-1] ** -0.5)
-        return group_attention(scores.masked_fill_(~rows.before[:, None], -torch.inf))
+        grouped = rows.foreseen.unflatten(1, (len(codes), -1)).transpose(0, 1)
+        queries = grouped.flatten(1, 2)  # (kv_heads, rows · group, dim)
+        scores = predicted_scores(queries, codes, scale.step, queries.shape[-1] ** -0.5)
+        of_rows = scores.unflatten(1, grouped.shape[1:3])
+        return group_attention(of_rows.masked_fill_(~rows.before[:, :, None], -torch.inf))
 
 
 class Recent:
@@ -187,12 +191,15 @@ class HeavyHitters:
         kept.zero_().scatter_(1, left, True)
 
 
-class Pages(ByScore):
+class Pages:
     """Quest (arXiv 2406.10774): pages by the highest score that a key in their bounds can have.
 
     Of several query heads of a key head the highest counts, relative to that head's best page.
     The page that a token is on is always chosen.
     """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
 
     def choose(self, rows: ChunkRows) -> Tensor:
         """Whole pages, as many as the budget fills."""

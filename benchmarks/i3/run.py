@@ -19,7 +19,7 @@ from engine.running.model import load_model
 
 FACTORS: Final = (1.0, 2.0, 4.0, 6.5, 13.0)  # a full fetch over the step's own time
 TYPICAL: Final = 6.5  # an 8B model at 32,768 tokens behind 55 GB/s
-USES: Final[tuple[Use, ...]] = ("recompute", "swap", "host-exact", "host-speculative")
+COPYING: Final[tuple[Use, ...]] = ("swap", "host-exact", "host-speculative")
 LOAD: Final = Load(sequences=8, prompt=448, answer=64)
 ROUNDS: Final = 2
 QUICK_ROUNDS: Final = 1
@@ -49,13 +49,15 @@ def run(folder: Path, threads: int, *, quick: bool) -> None:
     rounds = QUICK_ROUNDS if quick else ROUNDS
     whole = [run_load(model, LOAD, "device", Link(None), threads) for _ in range(rounds)]
     step_s = median(each.decode_s or each.seconds / each.steps for each in whole)
-    cells = [Cell(factor, use, []) for factor in FACTORS for use in USES]
+    computed = Cell(0.0, "recompute", [])  # nothing is copied: the same behind any link
+    cells = [Cell(factor, use, []) for factor in FACTORS for use in COPYING]
     for number in range(rounds):
+        computed.timings.append(run_load(model, LOAD, computed.use, Link(None), threads))
         for cell in cells:
             link = Link(bytes_of_fetch(model) / (cell.factor * step_s))
             cell.timings.append(run_load(model, LOAD, cell.use, link, threads))
         report.say(f"round {number + 1} of {rounds}")
-    rows = [_row(0.0, "device", whole), *(_row(*cell) for cell in cells)]
+    rows = [_row(0.0, "device", whole), *(_row(*cell) for cell in (computed, *cells))]
     report.conclude(rows, targets(cells))
 
 

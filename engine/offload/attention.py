@@ -15,25 +15,21 @@ from torch.nn.functional import scaled_dot_product_attention
 from engine.attention.chunk import attend_context, chunk_mask
 from engine.attention.interface import Attention, Context
 from engine.attention.tables import as_tensor
+from engine.offload.buffers import LayerBuffers
 from engine.offload.layout import fetched_tokens
-from engine.offload.selection import encode, group_attention, likeliest, predicted_scores, scale_of
-from engine.offload.sequence import OffloadedSequence, StagedLayer
-from engine.offload.staging import StagedTokens
+from engine.offload.selection import encode, scale_of
+from engine.offload.sequence import OffloadedSequence
+from engine.offload.speculation import SpeculativeBatch, SpeculativeToken
+from engine.offload.staging import StagedLayer
 from engine.offload.store import OffloadStore
 
 
 class OffloadedChunk(NamedTuple):
-    """A chunk of an offloaded sequence: tokens `start` … of it, `rows` among the offloaded rows.
-
-    `places`, (kv_heads, start + length), are the store's rows. Of a `speculative` chunk, a single
-    token, a part of the tokens before it is fetched; of any other, all.
-    """
+    """A chunk of a sequence that attends to all its tokens; `rows` among the offloaded ones."""
 
     sequence: OffloadedSequence
     context: Context
     rows: slice
-    places: Tensor
-    speculative: bool
 
 
 class OnDevice(NamedTuple):
@@ -44,25 +40,35 @@ class OnDevice(NamedTuple):
     plan: Any
 
 
+class Fetched(NamedTuple):
+    """What a layer attends to: by chunk, and of the speculative batch."""
+
+    chunks: list[Tensor]
+    batch: Tensor | None
+
+
 class OffloadPlan:
     """How a step's rows are attended, some of them on the device and some offloaded.
 
     `foreseen_rows` are those whose queries `OffloadAttention.foresee` wants a layer early.
+    `places`, (kv_heads, rows), are where the store keeps the offloaded rows.
     """
 
     def __init__(
         self,
         device: OnDevice | None,
         chunks: list[OffloadedChunk],
+        batch: SpeculativeBatch | None,
         offloaded: tuple[Tensor, Any],
+        places: Tensor,
     ) -> None:
         self.device = device
         self.chunks = chunks
+        self.batch = batch
         self.offloaded_rows, self.resident = offloaded
-        speculative = [chunk.rows.start for chunk in chunks if chunk.speculative]
-        self.speculative = [chunk for chunk in chunks if chunk.speculative]
-        self.foreseen_rows = self.offloaded_rows[speculative] if speculative else None
-        self.pending: dict[int, Future[list[Tensor]]] = {}
+        self.places = places
+        self.foreseen_rows = None if batch is None else self.offloaded_rows[batch.rows]
+        self.pending: dict[int, Future[Fetched]] = {}
 
 
 class OffloadAttention:
@@ -86,6 +92,8 @@ class OffloadAttention:
         self._fetched_tokens = fetched
         self._first = store.layout.resident_layers
         self._layers = store.layout.shape.layers
+        self._host_buffers = LayerBuffers(store.layout.dtype, torch.device("cpu"))
+        self._staged: dict[int, StagedLayer] = {}  # by layer, of the last step's batch
         # Its copies must not start threads of their own next to the model's.
         self._thread = ThreadPoolExecutor(1, "fetch", torch.set_num_threads, (1,))
         self.fetched_bytes = 0
@@ -105,7 +113,9 @@ class OffloadAttention:
         `sequences` has None for those on the device, which `device` attends; it is needed for them.
         """
         ends = np.cumsum([context.length for context in contexts])
-        on_device, offloaded, chunks = [], [], []
+        on_device, offloaded, places = [], [], []
+        chunks: list[OffloadedChunk] = []
+        batch: list[SpeculativeToken] = []
         next_row = 0
         for context, sequence, end in zip(contexts, sequences, ends.tolist(), strict=True):
             rows = range(end - context.length, end)
@@ -113,34 +123,35 @@ class OffloadAttention:
                 on_device.append((context, rows))
                 continue
             offloaded.append((context, rows))
-            chunks.append(
-                OffloadedChunk(
-                    sequence,
-                    context,
-                    slice(next_row, next_row + context.length),
-                    self._store.rows(context.pages, 0, context.start + context.length),
-                    # The first chunk makes the choices that speculation needs.
-                    sequence.speculative and context.length == 1 and context.start > 0,
-                )
-            )
+            stop = context.start + context.length
+            places.append(self._store.rows(context.pages, context.start, stop))
+            # The first chunk makes the choices that speculation needs.
+            if sequence.speculative and context.length == 1 and context.start > 0:
+                batch.append(SpeculativeToken(sequence, context, next_row))
+            else:
+                own = slice(next_row, next_row + context.length)
+                chunks.append(OffloadedChunk(sequence, context, own))
             next_row += context.length
         others = None
         if on_device:
             assert device is not None, "nothing attends what is on the device"
             others = OnDevice(device, *self._part(device, on_device))
-        return OffloadPlan(others, chunks, self._part(self._resident, offloaded))
+        return OffloadPlan(
+            others,
+            chunks,
+            SpeculativeBatch(batch, self._store, self._fetched_tokens) if batch else None,
+            self._part(self._resident, offloaded),
+            torch.cat(places, 1),
+        )
 
     def foresee(self, plan: OffloadPlan, layer: int, query: Tensor) -> None:
         """Begin to fetch a layer, given its queries as predicted from the layer before.
 
         `query`, (foreseen rows, heads, dim), rotary embedding applied.
         """
-        if layer < self._first:
-            return
-        wanted = [
-            self._choose(chunk, layer, query[index]) for index, chunk in enumerate(plan.speculative)
-        ]
-        plan.pending[layer] = self._thread.submit(self._fetch, plan, layer, wanted)
+        if layer >= self._first and plan.batch is not None:
+            wanted = plan.batch.choose(layer, query)
+            plan.pending[layer] = self._thread.submit(self._fetch, plan, layer, wanted)
 
     def attend(
         self,
@@ -157,7 +168,7 @@ class OffloadAttention:
         if plan.foreseen_rows is None:
             for needed in (layer, layer + 1):
                 if self._first <= needed < self._layers and needed not in plan.pending:
-                    plan.pending[needed] = self._thread.submit(self._fetch, plan, needed, [])
+                    plan.pending[needed] = self._thread.submit(self._fetch, plan, needed, None)
         rows = plan.offloaded_rows
         offloaded = self._attend_offloaded(
             plan, layer, (query[rows], key[rows], value[rows]), scale, window
@@ -192,88 +203,82 @@ class OffloadAttention:
             return self._resident.attend(
                 plan.resident, layer, query, key, value, scale=scale, window=window
             )
+        self._store.write(layer, plan.places, key, value)
+        own = torch.cat((key, value), -1)  # (tokens, kv_heads, 2 · head_dim)
+        out = torch.empty_like(query)
         fetched = plan.pending.pop(layer).result()
-        outputs = []
-        for chunk, past in zip(plan.chunks, fetched, strict=True):
+        for chunk, past in zip(plan.chunks, fetched.chunks, strict=True):
             rows = chunk.rows
-            own = torch.cat((key[rows], value[rows]), -1).transpose(0, 1)  # (kv_heads, length, 2d)
-            keys, values = torch.cat((past, own), 1).chunk(2, -1)
-            start, length = chunk.context.start, chunk.context.length
-            places = chunk.places[:, start:]
-            self._store.write(layer, places, key[rows], value[rows])
-            if length == 1:
-                if window is not None and not chunk.speculative:
-                    keys, values = keys[:, -window:], values[:, -window:]
-                outputs.append(_attend_one(query[rows], keys, values, scale))
-            else:
-                whole = window is None or start + length <= window
-                mask = None if whole and not start else chunk_mask(start, length, 0, window)
-                if mask is not None:
-                    mask = mask.to(query.device, query.dtype)
-                outputs.append(attend_context(query[rows], keys, values, mask, scale))
-            if chunk.sequence.speculative:
-                self._encode(chunk, layer, keys)
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+            out[rows] = self._attend_chunk(
+                chunk, layer, (query[rows], own[rows], past), scale, window
+            )
+        if plan.batch is not None and fetched.batch is not None:
+            single = plan.batch.rows
+            out[single] = plan.batch.attend(layer, query[single], own[single], fetched.batch, scale)
+        return out
+
+    def _attend_chunk(
+        self,
+        chunk: OffloadedChunk,
+        layer: int,
+        projected: tuple[Tensor, Tensor, Tensor],
+        scale: float,
+        window: int | None,
+    ) -> Tensor:
+        """Attend queries to all tokens up to each: their own keys and values, and the pages."""
+        query, own, whole = projected
+        start, length = chunk.context.start, chunk.context.length
+        whole[:, start:] = own.transpose(0, 1)
+        keys, values = whole.chunk(2, -1)
+        if chunk.sequence.speculative:
+            self._encode(chunk, layer, keys)
+        if length == 1:
+            if window is not None:
+                keys, values = keys[:, -window:], values[:, -window:]
+            return _attend_one(query, keys, values, scale)
+        unwindowed = window is None or start + length <= window
+        mask = None if unwindowed and not start else chunk_mask(start, length, 0, window)
+        if mask is not None:
+            mask = mask.to(query.device, query.dtype)
+        return attend_context(query, keys, values, mask, scale)
 
     def _encode(self, chunk: OffloadedChunk, layer: int, keys: Tensor) -> None:
-        """Keep codes of the chunk's keys; those of a prompt are made again with each chunk."""
-        scales, places = chunk.sequence.scales, chunk.places
-        if chunk.speculative:
-            keys, places = keys[:, -1:], places[:, -1:]
-        else:
-            scales[layer] = scale_of(keys)
-        self._store.write_codes(layer, places, encode(keys, scales[layer]))
+        """Keep codes of a prompt's keys so far; they are made again with each chunk."""
+        scale = chunk.sequence.scales[layer] = scale_of(keys)
+        places = self._store.rows(chunk.context.pages, 0, keys.shape[1])
+        self._store.write_codes(layer, places, encode(keys, scale))
 
-    def _choose(self, chunk: OffloadedChunk, layer: int, query: Tensor) -> Tensor:
-        """The tokens to fetch for a predicted query, (heads, dim): (kv_heads, tokens)."""
-        start = chunk.context.start
-        codes = self._store.codes_of(layer, chunk.places[:, :start])
-        step = chunk.sequence.scales[layer].step
-        scores = predicted_scores(query[None], codes, step, query.shape[-1] ** -0.5)
-        return likeliest(group_attention(scores)[:, 0], self._fetched_tokens(start))
-
-    def _fetch(self, plan: OffloadPlan, layer: int, wanted: list[Tensor]) -> list[Tensor]:
-        """What each chunk attends to besides itself: (kv_heads, tokens, 2 · head_dim) each."""
+    def _fetch(self, plan: OffloadPlan, layer: int, wanted: Tensor | None) -> Fetched:
+        """What each chunk attends to, its own tokens not set: (kv_heads, tokens, 2 · head_dim)."""
         with torch.inference_mode():
-            choices = iter(wanted)
-            return [
-                self._fetch_part(chunk, layer, next(choices))
-                if chunk.speculative
-                else self._fetch_all(chunk, layer)
-                for chunk in plan.chunks
-            ]
+            chunks = self._fetch_all(plan.chunks, layer)
+            if plan.batch is None or wanted is None:
+                return Fetched(chunks, None)
+            batch, size = plan.batch.fetch(layer, wanted, self._staged)
+            self.fetched_bytes += size
+            return Fetched(chunks, batch)
 
-    def _fetch_all(self, chunk: OffloadedChunk, layer: int) -> Tensor:
-        past = self._store.fetch_pages(layer, chunk.context.pages, chunk.context.start)
-        self.fetched_bytes += past.numel() * past.itemsize
-        return past.to(self._store.layout.device, non_blocking=True)
-
-    def _fetch_part(self, chunk: OffloadedChunk, layer: int, wanted: Tensor) -> Tensor:
-        """Fetch what the step before did not."""
-        kv_heads, slots = wanted.shape
-        staged = chunk.sequence.staged.get(layer)
-        if staged is None:
-            staged = chunk.sequence.staged[layer] = StagedLayer(StagedTokens(kv_heads))
-        difference = staged.tokens.change(wanted.to("cpu"), chunk.context.start)
-        fetched = self._store.fetch_rows(layer, chunk.places[difference.heads, difference.tokens])
-        self.fetched_bytes += fetched.numel() * fetched.itemsize
-        device = self._store.layout.device
-        before = staged.content
-        if before is None or before.shape[1] < slots:
-            content = torch.empty(
-                (kv_heads, slots + slots // 4, fetched.shape[1]), dtype=fetched.dtype, device=device
-            )
-            if before is not None:
-                content[:, : before.shape[1]] = before
-            staged.content = content
-        assert staged.content is not None
-        content = staged.content
-        content[difference.heads.to(device), difference.slots.to(device)] = fetched.to(device)
-        return content[:, :slots]
+    def _fetch_all(self, chunks: Sequence[OffloadedChunk], layer: int) -> list[Tensor]:
+        """The pages of each sequence, with room for its own tokens."""
+        store, layout = self._store, self._store.layout
+        stops = [chunk.context.start + chunk.context.length for chunk in chunks]
+        sizes = [store.values_of(stop) for stop in stops]
+        buffer = self._host_buffers.of(layer, sum(sizes))
+        fetched = []
+        for chunk, stop, size in zip(chunks, stops, sizes, strict=True):
+            own, buffer = buffer[:size], buffer[size:]
+            if chunk.context.start:
+                whole = store.fetch_pages(layer, chunk.context.pages, stop, own)
+                self.fetched_bytes += whole.numel() * whole.itemsize
+            else:
+                whole = store.as_pages(own, stop)
+            fetched.append(whole.to(layout.device, non_blocking=True))
+        return fetched
 
 
 def _attend_one(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """Attend one token, (1, heads, dim), over (kv_heads, tokens, dim), whatever their order."""
-    kv_heads, _, dim = keys.shape
-    grouped = query.reshape(kv_heads, -1, dim)
-    return scaled_dot_product_attention(grouped, keys, values, scale=scale).reshape(query.shape)
+    grouped = query.unflatten(1, (len(keys), -1))
+    return scaled_dot_product_attention(grouped, keys[None], values[None], scale=scale).reshape(
+        query.shape
+    )

@@ -1,63 +1,119 @@
 """The tokens of a host layer that are on the device, and the difference to what a step wants."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Indices = NDArray[np.int64]
+
+NOWHERE = -1  # no slot, or no token
 
 
 class Difference(NamedTuple):
-    """What is to be fetched: `tokens` (n,) of `heads` (n,) into the slots (n,) of their heads."""
+    """What is to be fetched, (m,) each: tokens of sequences into slots of heads."""
 
-    heads: Tensor
-    tokens: Tensor
-    slots: Tensor
+    sequences: Indices
+    heads: Indices
+    tokens: Indices
+    slots: Indices
 
 
 class StagedTokens:
-    """The tokens of one layer that slots on the device hold, the same number for each key head.
+    """Which tokens of n sequences the slots of one layer hold, for each key head."""
 
-    Its tensors are in host memory, where what is fetched is copied from.
-    """
-
-    def __init__(self, kv_heads: int) -> None:
-        self._held = torch.empty((kv_heads, 0), dtype=torch.long)  # the token in each slot
-        self._slot_of = torch.empty((kv_heads, 0), dtype=torch.long)  # of each token, or -1
+    def __init__(self, sequences: int, kv_heads: int) -> None:
+        size = sequences, kv_heads
+        self._held = np.empty((*size, 0), dtype=np.int64)  # the token in each slot
+        # The slot of each token; a last column is written for slots that hold none.
+        self._slot_of = np.full((*size, 1), NOWHERE)
+        self._at = np.arange(sequences)[:, None, None], np.arange(kv_heads)[:, None]
 
     @property
     def slots(self) -> int:
-        """The number of slots of each head."""
-        return self._held.shape[1]
+        """The number of slots of a head, some of which may hold nothing."""
+        return self._held.shape[2]
 
-    def change(self, wanted: Tensor, tokens: int) -> Difference:
-        """Hold exactly the wanted tokens, (kv_heads, slots), of a sequence of `tokens`.
+    def change(self, wanted: Indices, counts: Indices, tokens: int) -> Difference:
+        """Hold exactly the first `counts` (n,) of the wanted tokens, (n, kv_heads, slots).
 
-        What is held already stays in its slot, unless there are fewer slots now.
+        No sequence has more than `tokens`. What is held already stays in its slot, unless a
+        sequence has fewer slots now.
         """
-        kv_heads, slots = wanted.shape
+        slots = wanted.shape[2]
         self._grow(tokens)
-        found = self._slot_of.gather(1, wanted)
-        kept = (found >= 0) & (found < slots)
-        used = torch.zeros((kv_heads, slots + 1), dtype=torch.bool)
-        used.scatter_(1, torch.where(kept, found, slots), True)
-        used = used[:, :slots]
-        held = torch.full((kv_heads, slots), -1)
+        own = (np.arange(slots) < counts[:, None])[:, None]  # (n, 1, slots)
+        found = self._slot_of[(*self._at, wanted)]
+        kept = (found >= 0) & (found < counts[:, None, None]) & own
+        free = np.zeros((*wanted.shape[:2], slots + 1), dtype=np.bool_)
+        free[..., :slots] = own
+        free[(*self._at, np.where(kept, found, slots))] = False
+        held = np.full_like(wanted, NOWHERE)
         common = min(slots, self.slots)
-        held[:, :common] = self._held[:, :common]
-        self._slot_of.scatter_(1, self._held, -1)
-        # Each head misses as many tokens as it has slots to fill, and both come head by head.
-        heads, missing = (~kept).nonzero(as_tuple=True)
-        free = (~used).nonzero(as_tuple=True)[1]
-        fetched = wanted[heads, missing]
-        held[heads, free] = fetched
-        self._slot_of.scatter_(1, held, torch.arange(slots).expand(kv_heads, -1))
+        held[..., :common] = np.where(own[..., :common], self._held[..., :common], NOWHERE)
+        self._slot_of[(*self._at, self._held)] = NOWHERE
+        # Each head misses as many tokens as it has slots to fill, and both come in one order.
+        sequences, heads, missing = (own & ~kept).nonzero()
+        filled = free[..., :slots].nonzero()[2]
+        fetched = wanted[sequences, heads, missing]
+        held[sequences, heads, filled] = fetched
+        self._slot_of[(*self._at, held)] = np.arange(slots)
         self._held = held
-        return Difference(heads, fetched, free)
+        return Difference(sequences, heads, fetched, filled)
+
+    def regrouped(self, order: Sequence[int | None]) -> "StagedTokens":
+        """The state of these sequences, by their numbers here; None holds nothing yet."""
+        kv_heads, slots = self._held.shape[1:]
+        new = StagedTokens(len(order), kv_heads)
+        new._held = np.full((len(order), kv_heads, slots), NOWHERE)
+        new._slot_of = np.full((len(order), kv_heads, self._slot_of.shape[2]), NOWHERE)
+        for number, before in enumerate(order):
+            if before is not None:
+                new._held[number] = self._held[before]
+                new._slot_of[number] = self._slot_of[before]
+        return new
 
     def _grow(self, tokens: int) -> None:
         """Know this number of tokens at least."""
-        known = self._slot_of.shape[1]
+        known = self._slot_of.shape[2] - 1
         if tokens > known:
-            kv_heads = self._slot_of.shape[0]
-            more = torch.full((kv_heads, max(tokens - known, known)), -1)
-            self._slot_of = torch.cat((self._slot_of, more), 1)
+            grown = np.full((*self._slot_of.shape[:2], max(tokens, 2 * known) + 1), NOWHERE)
+            grown[..., :known] = self._slot_of[..., :known]
+            self._slot_of = grown
+
+
+class StagedLayer:
+    """What sequences have of one layer on the device.
+
+    `content`, (n, kv_heads, 1 + slots, 2 · head_dim), is the place of each sequence's own token,
+    and what its slots hold. It is finite everywhere.
+    """
+
+    def __init__(self, sequences: Sequence[object], kv_heads: int, like: Tensor) -> None:
+        self._sequences = list(sequences)
+        self.tokens = StagedTokens(len(sequences), kv_heads)
+        self.content = like.new_zeros((len(sequences), kv_heads, 1, like.shape[-1]))
+
+    def regroup(self, sequences: Sequence[object], slots: int) -> None:
+        """Go on with these sequences, and room for so many slots; new ones have nothing yet."""
+        known = {id(each): number for number, each in enumerate(self._sequences)}
+        order = [known.get(id(each)) for each in sequences]
+        same = order == list(range(len(self._sequences)))
+        if not same:
+            self.tokens = self.tokens.regrouped(order)
+            self._sequences = list(sequences)
+        if same and self.content.shape[2] > slots:
+            return
+        before = self.content
+        room = max(1 + slots + slots // 4, before.shape[2])
+        content = before.new_zeros((len(sequences), before.shape[1], room, before.shape[3]))
+        moved = [(new, old) for new, old in enumerate(order) if old is not None]
+        if moved:
+            new, old = (
+                torch.tensor(each, device=before.device) for each in zip(*moved, strict=True)
+            )
+            content[new, :, : before.shape[2]] = before[old]
+        self.content = content

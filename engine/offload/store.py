@@ -76,16 +76,26 @@ class OffloadStore:
         both = torch.cat((key, value), -1).transpose(0, 1).flatten(0, 1)
         self.host_layer(layer).index_copy_(0, rows.reshape(-1), both.to("cpu"))
 
-    def fetch_pages(self, layer: int, pages: Sequence[int], tokens: int) -> Tensor:
-        """Copy a sequence's first tokens of a layer: (kv_heads, tokens, 2 · head_dim)."""
+    def values_of(self, tokens: int) -> int:
+        """The number of values in a layer of the pages that hold so many tokens."""
+        layout = self.layout
+        row = layout.shape.kv_heads * 2 * layout.shape.head_dim
+        return -(-tokens // layout.page_tokens) * layout.page_tokens * row
+
+    def as_pages(self, values: Tensor, tokens: int) -> Tensor:
+        """The first tokens in `values_of(tokens)` values: (kv_heads, tokens, 2 · head_dim)."""
+        shape = self.layout.shape
+        return values.view(shape.kv_heads, -1, 2 * shape.head_dim)[:, :tokens]
+
+    def fetch_pages(self, layer: int, pages: Sequence[int], tokens: int, out: Tensor) -> Tensor:
+        """Copy a sequence's first tokens of a layer into `out`, as `as_pages` has them."""
         layout, heads = self.layout, self.layout.shape.kv_heads
         used = np.asarray(pages[: -(-tokens // layout.page_tokens)], dtype=np.int64)
-        blocks = as_tensor(
-            (used * heads + np.arange(heads)[:, None]).reshape(-1), torch.device("cpu")
-        )
-        width = 2 * layout.shape.head_dim
-        whole = self.host_layer(layer).view(-1, layout.page_tokens * width)
-        return whole.index_select(0, blocks).view(heads, -1, width)[:, :tokens]
+        blocks = (used * heads + np.arange(heads)[:, None]).reshape(-1)
+        whole = self.host_layer(layer).view(-1, layout.page_tokens * 2 * layout.shape.head_dim)
+        rows = out.view(-1, whole.shape[1])
+        torch.index_select(whole, 0, as_tensor(blocks, torch.device("cpu")), out=rows)
+        return self.as_pages(out, tokens)
 
     def fetch_rows(self, layer: int, rows: Tensor) -> Tensor:
         """Copy rows of a layer: (rows,) gives (rows, 2 · head_dim)."""

@@ -51,33 +51,44 @@ def test_later_keys_get_the_nearest_code(seed: int, tokens: int) -> None:
 
 @given(seeds, token_counts)
 def test_scores_are_those_of_the_coded_keys(seed: int, tokens: int) -> None:
-    query = drawn(seed, ROWS, KV_HEADS * GROUP, DIM)
+    query = drawn(seed, KV_HEADS, GROUP, DIM)
     keys = drawn(seed + 1, KV_HEADS, tokens, DIM)
     scale = scale_of(drawn(seed + 2, KV_HEADS, 40, DIM))
     codes = encode(keys, scale)
     predicted = predicted_scores(query, codes, scale.step, 0.5)
-    assert predicted.shape == (KV_HEADS, GROUP, ROWS, tokens)
+    assert predicted.shape == (KV_HEADS, GROUP, tokens)
     for head in range(KV_HEADS):
         coded = decoded(codes, scale)[head] - scale.low[head] - 7.5 * scale.step[head]
-        for member in range(GROUP):
-            scores = 0.5 * query[:, head * GROUP + member] @ coded.T
-            assert torch.allclose(predicted[head, member], scores, atol=1e-4)
+        assert torch.allclose(predicted[head], 0.5 * query[head] @ coded.T, atol=1e-4)
 
 
 def test_keys_of_one_value_have_one_score() -> None:
     keys = torch.full((KV_HEADS, 5, DIM), 3.0)
     scale = scale_of(keys)
-    query = drawn(1, 1, KV_HEADS * GROUP, DIM)
+    query = drawn(1, KV_HEADS, GROUP, DIM)
     scores = predicted_scores(query, encode(keys, scale), scale.step, 1.0)
     assert torch.isfinite(scores).all()
     assert (scores - scores[..., :1]).abs().max() == 0
 
 
 @given(seeds, token_counts)
+def test_sequences_together_are_as_each_alone(seed: int, tokens: int) -> None:
+    query, keys = drawn(seed, 3, KV_HEADS, GROUP, DIM), drawn(seed + 1, 3, KV_HEADS, tokens, DIM)
+    scale = scale_of(keys)
+    codes = encode(keys, scale)
+    together = predicted_scores(query, codes, scale.step, 0.5)
+    for number in range(3):
+        alone = scale_of(keys[number])
+        assert torch.equal(codes[number], encode(keys[number], alone))
+        scores = predicted_scores(query[number], codes[number], alone.step, 0.5)
+        assert torch.allclose(together[number], scores, atol=1e-5)
+
+
+@given(seeds, token_counts)
 def test_attention_is_summed_over_the_queries_of_a_group(seed: int, tokens: int) -> None:
-    scores = drawn(seed, KV_HEADS, GROUP, ROWS, tokens)
+    scores = drawn(seed, ROWS, KV_HEADS, GROUP, tokens)
     found = group_attention(scores)
-    expected = sum(scores[:, member].softmax(-1) for member in range(GROUP))
+    expected = sum(scores[:, :, member].softmax(-1) for member in range(GROUP))
     assert torch.allclose(found, expected)
 
 
@@ -87,9 +98,11 @@ def test_likeliest_are_those_of_the_highest_scores(
 ) -> None:
     scores = drawn(seed, KV_HEADS, tokens)
     count = data.draw(st.integers(1, tokens))
-    chosen = likeliest(scores, count)
-    for row, indices in zip(scores.tolist(), chosen.tolist(), strict=True):
-        assert sorted(row[i] for i in indices) == sorted(row)[tokens - count :]
+    chosen, ranked = likeliest(scores, count), likeliest(scores, count, ranked=True)
+    for row, indices, by_rank in zip(*(x.tolist() for x in (scores, chosen, ranked)), strict=True):
+        highest = sorted(row, reverse=True)[:count]
+        assert sorted((row[i] for i in indices), reverse=True) == highest
+        assert [row[i] for i in by_rank] == highest
 
 
 @given(st.integers(0, 100_000))
