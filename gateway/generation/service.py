@@ -223,7 +223,8 @@ class GenerationService:
         if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load
-        name = request.caller.api_key_id, request.prompt, request.user_input
+        # A digest: an appointment must not hold a text of any size.
+        name = hash((request.caller.api_key_id, request.prompt, request.user_input))
         load.check(tenant, request.choices, request.choices, name)  # before its text costs anything
         encoded, question = await self._read(request)
         if self._stopped:

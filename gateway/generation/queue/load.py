@@ -3,18 +3,26 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable
-from typing import Final
+from math import ceil
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
 from gateway.errors import QueueFull, TenantQueueFull
-from gateway.generation.queue.appointments import Amount, Appointments, whole_seconds
+from gateway.generation.queue.appointments import (
+    Amount,
+    Appointments,
+    Level,
+    Schedule,
+    whole_seconds,
+)
 
 DEFAULT_TENANT_TOKENS: Final = 262_144
 DEFAULT_TENANT_CONTEXTS: Final = 16  # longest requests that a tenant may queue in any case
 TENANTS: Final = 4  # full tenant queues that fit the node's queue by default
 CAUTION: Final = 1.25  # by which a retry comes later than at the recent pace
-FADE: Final = 0.98  # weight that the measured pace keeps at each step
+FADE: Final = 0.98  # weight that a running mean keeps at each step or request
+HONOURED: Final = 1.25  # of a bound, up to which those are let in that come when they were told
 MAX_CLIENT_WAIT_S: Final = 60.0  # official clients ignore a longer Retry-After and retry at once
 
 
@@ -37,20 +45,6 @@ class QueueBounds(Struct, frozen=True, kw_only=True):
         )
 
 
-class Load(Amount):
-    """Queued requests, and the tokens of their prompts and predicted answers."""
-
-    def leaves(self, requests: int, tokens: int, bound: "Load", kept: Amount) -> bool:
-        """Whether these fit in addition, next to what is kept for others."""
-        return (
-            self.requests + kept.requests + requests <= bound.requests
-            and self.tokens + kept.tokens + tokens <= bound.tokens
-        )
-
-
-NO_LOAD: Final = Load()
-
-
 class QueueLoad:
     """Counts what is queued, and refuses what exceeds the bounds. Every call takes O(1)."""
 
@@ -59,8 +53,9 @@ class QueueLoad:
         self.appointments = Appointments()
         self._configured = bounds
         self._bounds = bounds.resolved(0)
-        self.total = Load()
-        self._tenants: dict[str, Load] = defaultdict(Load)
+        self.total = Amount()
+        self._tenants: dict[str, Amount] = defaultdict(Amount)
+        self._mean_tokens = 0.0  # of a request, of those queued lately
         self._queued: dict[str, tuple[str, int]] = {}  # tenant and tokens, by request id
         self._seconds = self._computed = 0.0  # of recent steps
 
@@ -71,34 +66,47 @@ class QueueLoad:
     def check(self, tenant: str, requests: int, tokens: int, name: Hashable | None = None) -> None:
         """TenantQueueFull or QueueFull if these further requests exceed a bound.
 
-        Room that is kept for refused requests counts as taken, unless it is kept for these: `name`
-        is what they have in common with their retries, by default the tenant.
+        They are refused, too, if with them others could not come back at the times that they were
+        given. `name` is what these have in common with their retries, by default the tenant: those
+        that come back at their time are let in up to `HONOURED` of a bound.
         """
-        bounds, queued = self._bounds, self._tenants.get(tenant, Load())
+        bounds = self._bounds
         name = tenant if name is None else name
-        due = self.appointments.is_due(name, self._clock())
-        own, every = self.appointments.of(tenant), self.appointments.total
+        now_s = self._clock()
+        due = self.appointments.is_due(name, now_s)
         if requests > bounds.tenant_requests or tokens > bounds.tenant_tokens:
             raise TenantQueueFull(
                 f"the request needs {requests} answers of {tokens} tokens in all; a tenant may "
                 f"queue {bounds.tenant_requests} answers and {bounds.tenant_tokens} tokens",
                 should_retry=False,
             )
-        tenant_bound = Load(bounds.tenant_requests, bounds.tenant_tokens)
-        if not queued.leaves(requests, tokens, tenant_bound, NO_LOAD if due else own):
-            wait_s = self._appoint(name, tenant, requests, tokens, queued, tenant_bound)
+        asked = Amount(requests, tokens)
+        own = _Bounded(
+            self._tenants.get(tenant, Amount()),
+            Amount(bounds.tenant_requests, bounds.tenant_tokens),
+            self.appointments.of(tenant),
+            self._starts_per_s(len(self._tenants.keys() | {tenant})),
+        )
+        if not own.holds(asked, now_s, due=due):
+            wait_s = self._appoint(name, tenant, asked, own, now_s, of_node=False)
             raise TenantQueueFull(
-                f"{_described(queued)} of this tenant are queued; the limits are "
-                f"{bounds.tenant_requests} answers and {bounds.tenant_tokens} tokens",
+                f"{_described(own.queued)} of this tenant are queued; the limits are "
+                f"{bounds.tenant_requests} answers and {bounds.tenant_tokens} tokens"
+                f"{own.kept(asked)}",
                 retry_after_s=wait_s,
                 should_retry=wait_s <= MAX_CLIENT_WAIT_S,
             )
-        bound = Load(bounds.requests, bounds.tokens)
-        if not self.total.leaves(requests, tokens, bound, NO_LOAD if due else every):
-            wait_s = self._appoint(name, tenant, requests, tokens, self.total, bound)
+        node = _Bounded(
+            self.total,
+            Amount(bounds.requests, bounds.tokens),
+            self.appointments.node,
+            self._starts_per_s(1),
+        )
+        if not node.holds(asked, now_s, due=due):
+            wait_s = self._appoint(name, tenant, asked, node, now_s, of_node=True)
             raise QueueFull(
                 f"{_described(self.total)} are queued; the limits are {bounds.requests} answers "
-                f"and {bounds.tokens} tokens",
+                f"and {bounds.tokens} tokens{node.kept(asked)}",
                 retry_after_s=wait_s,
                 should_retry=wait_s <= MAX_CLIENT_WAIT_S,
             )
@@ -107,47 +115,39 @@ class QueueLoad:
         self,
         name: Hashable,
         tenant: str,
-        requests: int,
-        tokens: int,
-        queued: "Load",
-        bound: "Load",
+        asked: Amount,
+        bounded: "_Bounded",
+        now_s: float,
+        *,
+        of_node: bool,
     ) -> float:
         """Seconds until there is room for these requests, which is kept if a client comes back.
 
-        What is queued beyond the bound has to start before, with what earlier appointments and
-        these requests take; the engine is taken to go on at its recent pace, shared by all tenants
-        that wait. Not encoded yet, a request counts as the mean queued one. No more is kept than
-        the bound.
+        Not encoded yet, a request counts as the mean queued one.
         """
-        tokens = max(tokens, requests * queued.tokens // max(queued.requests, 1))
-        taken = self.appointments.total if queued is self.total else self.appointments.of(tenant)
-        needed = Load(queued.requests + taken.requests, queued.tokens + taken.tokens)
-        needed.add(requests, tokens)
-        share = max(
-            (needed.requests - bound.requests) / max(queued.requests, 1),
-            (needed.tokens - bound.tokens) / max(queued.tokens, 1),
+        queued = bounded.queued
+        mean = queued.tokens // max(queued.requests, 1)
+        asked = Amount(asked.requests, max(asked.tokens, asked.requests * mean))
+        wait_s = whole_seconds(bounded.room_at(asked, now_s) - now_s)
+        if wait_s > MAX_CLIENT_WAIT_S:
+            return wait_s
+        due_s = self.appointments.make(
+            name, tenant, asked.requests, asked.tokens, now_s + wait_s, of_node=of_node
         )
-        sharing = 1 if queued is self.total else len(self._tenants)
-        wait_s = whole_seconds(share * CAUTION * sharing * self.wait_s(queued))
-        if (
-            wait_s <= MAX_CLIENT_WAIT_S
-            and taken.requests + requests <= bound.requests
-            and taken.tokens + tokens <= bound.tokens
-        ):
-            now_s = self._clock()
-            wait_s = whole_seconds(
-                self.appointments.make(
-                    name, tenant, requests, tokens, now_s + wait_s, of_node=queued is self.total
-                )
-                - now_s
-            )
-        return wait_s
+        return whole_seconds(due_s - now_s)
+
+    def _starts_per_s(self, tenants: int) -> Level:
+        """What leaves a queue at the engine's recent pace, which so many tenants share."""
+        tokens = (self.pace or 0.0) / max(tenants, 1)
+        return Level(tokens / self._mean_tokens if self._mean_tokens else 0.0, tokens)
 
     def add(self, request_id: str, tenant: str, tokens: int) -> None:
         """A request was queued, of this many tokens."""
         self._queued[request_id] = tenant, tokens
         self._tenants[tenant].add(1, tokens)
         self.total.add(1, tokens)
+        known = self._mean_tokens or float(tokens)
+        self._mean_tokens = FADE * known + (1 - FADE) * tokens
 
     def revise(self, request_id: str, tokens: int) -> None:
         """A queued request is predicted to have this many tokens now."""
@@ -176,10 +176,6 @@ class QueueLoad:
         """Tokens that the engine computed a second in recent steps; None before any."""
         return self._computed / self._seconds if self._seconds else None
 
-    def wait_s(self, load: Load) -> float:
-        """Seconds that the engine takes for this load at its recent pace, at least 1."""
-        return max(load.tokens * self._seconds / self._computed, 1.0) if self._computed else 1.0
-
     def check_counts(self) -> None:
         """AssertionError if a count disagrees with the queued requests; for tests."""
         assert self.total.requests == len(self._queued)
@@ -188,5 +184,44 @@ class QueueLoad:
         assert self.total.tokens == sum(load.tokens for load in self._tenants.values())
 
 
-def _described(load: Load) -> str:
+class _Bounded(NamedTuple):
+    """A queue with its bound, what comes back to it, and the pace at which it shrinks."""
+
+    queued: Amount
+    bound: Amount
+    returning: Schedule
+    pace: Level
+
+    def holds(self, asked: Amount, now_s: float, *, due: bool) -> bool:
+        """Whether these fit in addition; if they were not told to come, next to all that were."""
+        after = self._with(asked)
+        if due:
+            requests, tokens = self.bound.requests, self.bound.tokens
+            return after.within(Amount(ceil(HONOURED * requests), ceil(HONOURED * tokens)))
+        levels = self.returning.levels(after, self.pace, now_s)
+        return all(level.within(self.bound) for _, level in levels)
+
+    def kept(self, asked: Amount) -> str:
+        """The rest of a message: what room is kept, if these would fit without."""
+        if not self._with(asked).within(self.bound):
+            return ""
+        return ", and the room is kept for others, which were told when to come again"
+
+    def room_at(self, asked: Amount, now_s: float) -> float:
+        """When these fit after all that were told to come. Now, if the pace is not known."""
+        *_, (at_s, level) = self.returning.levels(self._with(Amount()), self.pace, now_s)
+        beyond = max(
+            0.0 if not pace else (queued + own - most) / pace
+            for queued, own, most, pace in (
+                (level.requests, asked.requests, self.bound.requests, self.pace.requests),
+                (level.tokens, asked.tokens, self.bound.tokens, self.pace.tokens),
+            )
+        )
+        return at_s + CAUTION * max(beyond, 0.0)
+
+    def _with(self, asked: Amount) -> Level:
+        return Level(self.queued.requests + asked.requests, self.queued.tokens + asked.tokens)
+
+
+def _described(load: Amount) -> str:
     return f"{load.requests} answers of {load.tokens} tokens in all, prompts included,"

@@ -1,11 +1,13 @@
 """The bounds on what is queued, by tenant and in total."""
 
+from collections import deque
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import OverLimit, QueueFull, TenantQueueFull, Unavailable
-from gateway.generation.queue.appointments import Amount, Appointments
+from gateway.generation.queue.appointments import GRACE_S, Appointments, Level, Schedule
 from gateway.generation.queue.load import QueueBounds, QueueLoad
 
 
@@ -76,7 +78,7 @@ def test_no_library_retries_what_takes_longer_than_it_waits() -> None:
     with pytest.raises(TenantQueueFull) as refused:
         load.check("a", 1, 400)
     assert refused.value.retry_after_s == pytest.approx(100.0)
-    assert load.appointments.total.requests == 0
+    assert not len(load.appointments)
     assert not refused.value.should_retry
 
 
@@ -90,13 +92,13 @@ def test_room_is_kept_for_a_refused_request_until_its_time() -> None:
         load.check("c", 1, 10)
     assert refused.value.retry_after_s == 2.0
     load.remove("1")
+    now_s = 2.0
     with pytest.raises(QueueFull):
         load.check("d", 1, 10)
-    now_s = 2.0
     load.check("c", 1, 10)
     load.appointments.keep("c")
     load.add("3", "c", 10)
-    assert load.appointments.of("c").requests == 0
+    assert not len(load.appointments.of("c"))
     with pytest.raises(QueueFull):
         load.check("c", 1, 10)
 
@@ -124,17 +126,100 @@ def test_an_appointment_without_its_request_passes() -> None:
     load.remove("1")
     now_s = 60.0
     load.check("c", 1, 10)
-    assert load.appointments.total == Amount()
+    assert not len(load.appointments.node)
 
 
-def test_no_more_is_kept_than_the_bound() -> None:
-    load = QueueLoad(QueueBounds(requests=3, tenant_requests=2), clock=lambda: 0.0)
-    for number in range(2):
+def test_every_refused_request_has_its_time_and_is_let_in_then() -> None:
+    now_s = 0.0
+    load = QueueLoad(QueueBounds(requests=4, tenant_requests=4), clock=lambda: now_s)
+    waiting = deque(f"first {number}" for number in range(4))
+    for name in waiting:
+        load.add(name, "a", 10)
+    load.stepped(20, 1.0)  # two requests a second
+    told = {}
+    for number in range(12):
+        with pytest.raises(TenantQueueFull) as refused:
+            load.check("a", 1, 10, name=number)
+        told[number] = refused.value.retry_after_s or 0.0
+    assert list(told.values()) == sorted(told.values())
+    for second in range(1, 13):
+        now_s = float(second)
+        for _ in range(min(2, len(waiting))):
+            load.remove(waiting.popleft())
+        for number in [number for number, at_s in told.items() if at_s == second]:
+            load.check("a", 1, 10, name=number)
+            load.appointments.keep(number)
+            load.add(f"again {number}", "a", 10)
+            waiting.append(f"again {number}")
+    assert max(told.values()) <= 12
+    assert not len(load.appointments)
+
+
+def test_a_newcomer_is_let_in_that_keeps_nobody_from_coming_back() -> None:
+    now_s = 0.0
+    load = QueueLoad(QueueBounds(requests=4, tenant_requests=4), clock=lambda: now_s)
+    for number in range(4):
         load.add(str(number), "a", 10)
-    for _ in range(9):
+    load.stepped(10, 1.0)  # one request a second
+    for name in "xyz":
         with pytest.raises(TenantQueueFull):
-            load.check("a", 1, 10)
-    assert load.appointments.of("a").requests <= 2
+            load.check("a", 1, 10, name=name)
+    for number in range(4):
+        load.remove(str(number))  # sooner than expected
+    for number in range(3):  # they will have started by then
+        load.check("a", 1, 10, name="new")
+        load.add(f"new {number}", "a", 10)
+    for number in range(2):
+        load.remove(f"new {number}")
+    now_s = 5.0  # all three may come at any moment
+    with pytest.raises(TenantQueueFull, match="the room is kept for others"):
+        load.check("a", 1, 10, name="new")
+
+
+def test_those_who_were_told_to_come_may_exceed_a_bound_by_a_quarter() -> None:
+    now_s = 0.0
+    load = QueueLoad(QueueBounds(requests=4, tenant_requests=4), clock=lambda: now_s)
+    for number in range(4):
+        load.add(str(number), "a", 10)
+    for name in "xy":
+        with pytest.raises(TenantQueueFull):
+            load.check("a", 1, 10, name=name)
+    now_s = GRACE_S  # nothing has started
+    load.check("a", 1, 10, name="x")
+    load.appointments.keep("x")
+    load.add("x", "a", 10)
+    with pytest.raises(TenantQueueFull):
+        load.check("a", 1, 10, name="y")
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=8),
+    st.integers(0, 20),
+    st.floats(0, 5),
+)
+def test_levels_are_those_of_a_queue_that_shrinks_steadily(
+    returns: list[tuple[int, int]], queued: int, pace: float
+) -> None:
+    schedule = Schedule()
+    for second, requests in sorted(returns):
+        schedule.add(float(second), requests, 10 * requests)
+    found = dict(schedule.levels(Level(queued, 10 * queued), Level(pace, 10 * pace), 0.0))
+    level = float(queued)
+    for second in range(10):
+        level = max(level - pace, 0.0) if second else level
+        level += sum(requests for at, requests in returns if at == second)
+        if any(at == second for at, _ in returns):
+            assert found[second].requests == pytest.approx(level)
+            assert found[second].tokens == pytest.approx(10 * level)
+
+
+def test_what_does_not_come_back_is_forgotten() -> None:
+    schedule = Schedule()
+    schedule.add(2.0, 1, 10)
+    schedule.add(1.2, 1, 10)
+    schedule.add(2.0, -1, -10)
+    schedule.add(1.2, -1, -10)
+    assert not len(schedule)
 
 
 def test_a_request_that_no_empty_queue_holds_is_not_worth_a_retry() -> None:
