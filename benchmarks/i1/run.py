@@ -128,7 +128,7 @@ def _host(
     )
     store = OffloadStore(layout, len(pages))
     resident = choose_attention(store.resident, model.heads)
-    return Host(OffloadAttention(resident, store, fetched), pages, speculative)
+    return Host(OffloadAttention(resident, store, fetched=fetched), pages, speculative)
 
 
 def _transformers_row(folder: Path, ids: list[int], prompt: int) -> Row:

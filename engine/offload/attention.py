@@ -17,6 +17,7 @@ from engine.attention.interface import Attention, Context
 from engine.attention.tables import as_tensor
 from engine.offload.buffers import LayerBuffers
 from engine.offload.layout import fetched_tokens
+from engine.offload.prediction import PredictAttention, predict_attention
 from engine.offload.selection import encode, scale_of
 from engine.offload.sequence import OffloadedSequence
 from engine.offload.speculation import SpeculativeBatch, SpeculativeToken
@@ -77,18 +78,20 @@ class OffloadAttention:
     The first is attended by what each plan is given, the first layers of offloaded sequences by
     `resident`.
     Of speculative sequences, for which the store keeps codes, each step fetches `fetched` (tokens
-    before it) tokens for a key head of a layer. `fetched_bytes` counts what was copied to the
-    device since the start.
+    before it) tokens for a key head of a layer, by what `predict` expects of them.
+    `fetched_bytes` counts what was copied to the device since the start.
     """
 
     def __init__(
         self,
         resident: Attention[Any],
         store: OffloadStore,
+        predict: PredictAttention = predict_attention,
         fetched: Callable[[int], int] = fetched_tokens,
     ) -> None:
         self._resident = resident
         self._store = store
+        self._predict = predict
         self._fetched_tokens = fetched
         self._first = store.layout.resident_layers
         self._layers = store.layout.shape.layers
@@ -139,10 +142,15 @@ class OffloadAttention:
         return OffloadPlan(
             others,
             chunks,
-            SpeculativeBatch(batch, self._store, self._fetched_tokens) if batch else None,
+            self._batch_of(batch),
             self._part(self._resident, offloaded),
             torch.cat(places, 1),
         )
+
+    def _batch_of(self, tokens: list[SpeculativeToken]) -> SpeculativeBatch | None:
+        if not tokens:
+            return None
+        return SpeculativeBatch(tokens, self._store, self._fetched_tokens, self._predict)
 
     def foresee(self, plan: OffloadPlan, layer: int, query: Tensor) -> None:
         """Begin to fetch a layer, given its queries as predicted from the layer before.

@@ -41,18 +41,14 @@ def encode(keys: Tensor, scale: CodeScale) -> Tensor:
     return first | (second << 4)
 
 
-def predicted_scores(
-    query: Tensor, codes: Tensor, step: Tensor, scale: float, work: Tensor | None = None
-) -> Tensor:
+def predicted_scores(query: Tensor, codes: Tensor, step: Tensor, scale: float) -> Tensor:
     """Scores of coded keys, each query's up to a constant of its own: (heads, queries, tokens).
 
     Of queries (heads, queries, dim) and codes (heads, tokens, dim / 2); `step` is (heads, dim).
-    `work`, of the codes' shape and the queries' type, is overwritten: fresh memory would take
-    longer than the product.
     """
     weights = (query * (step * scale).unsqueeze(-2)).to(query.dtype)
     first, second = weights.chunk(CODED_DIMS, -1)
-    values = torch.empty_like(codes, dtype=query.dtype) if work is None else work
+    values = torch.empty_like(codes, dtype=query.dtype)
     # Around 0, so that fewer digits are lost.
     scores = first @ values.copy_(codes & HIGHEST).sub_(HIGHEST / 2).transpose(-2, -1)
     scores += second @ values.copy_(codes >> 4).sub_(HIGHEST / 2).transpose(-2, -1)

@@ -10,13 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from engine.attention.interface import Context
 from engine.attention.tables import as_tensor
-from engine.offload.selection import (
-    CodeScale,
-    encode,
-    group_attention,
-    likeliest,
-    predicted_scores,
-)
+from engine.offload.prediction import CodedKeys, PredictAttention
+from engine.offload.selection import CodeScale, encode, likeliest
 from engine.offload.sequence import OffloadedSequence
 from engine.offload.staging import StagedLayer
 from engine.offload.store import OffloadStore
@@ -42,9 +37,11 @@ class SpeculativeBatch:
         tokens: Sequence[SpeculativeToken],
         store: OffloadStore,
         fetched_tokens: Callable[[int], int],
+        predict: PredictAttention,
     ) -> None:
         device = store.layout.device
         self._store = store
+        self._predict = predict
         self._sequences = [token.sequence for token in tokens]
         starts = np.array([token.context.start for token in tokens])
         self._counts = np.array([fetched_tokens(start) for start in starts.tolist()])
@@ -54,7 +51,7 @@ class SpeculativeBatch:
             store.rows(token.context.pages, 0, token.context.start + 1) for token in tokens
         ]
         self._own_places = as_tensor(np.stack([places[:, -1] for places in all_places]), device)
-        # What a shorter one lacks repeats its tokens, and is left out by `_beyond`.
+        # What a shorter one lacks repeats its tokens.
         self._host_places = np.stack(
             [
                 np.pad(places[:, :-1], ((0, 0), (0, self._longest - start)), mode="wrap")
@@ -62,29 +59,22 @@ class SpeculativeBatch:
             ]
         )
         self._places = as_tensor(self._host_places, device)
-        self._beyond = self._attended = None
-        if starts.min() < self._longest:
-            self._beyond = as_tensor(np.arange(self._longest) >= starts[:, None, None], device)
+        self._lengths = as_tensor(starts, device)
+        self._attended = None
         if self._counts.min() < self._most:
             # A sequence's own token comes before those that it has fetched.
             attended = np.arange(1 + self._most) <= self._counts[:, None, None, None]
             self._attended = as_tensor(attended, device)
         self._scales: dict[int, CodeScale] = {}
-        self._work: Tensor | None = None
 
     def choose(self, layer: int, query: Tensor) -> Tensor:
         """The tokens to fetch for predicted queries, (n, heads, dim): (n, kv_heads, most)."""
-        codes = self._store.codes_of(layer, self._places)
-        grouped = query.unflatten(1, (codes.shape[1], -1))
-        scale = self._scale(layer)
-        if self._work is None:
-            self._work = torch.empty_like(codes, dtype=query.dtype)
-        scores = predicted_scores(grouped, codes, scale.step, query.shape[-1] ** -0.5, self._work)
-        if self._beyond is None:
-            return likeliest(group_attention(scores), self._most)
-        scores.masked_fill_(self._beyond[:, None], -torch.inf)
-        attention = group_attention(scores).masked_fill_(self._beyond, -1.0)
-        return likeliest(attention, self._most, ranked=True)
+        kv_heads = self._places.shape[1]
+        codes = self._store.codes_of(layer)
+        keys = CodedKeys(codes, self._places, self._lengths, self._scale(layer).step)
+        attention = self._predict(keys, query.unflatten(1, (kv_heads, -1)))
+        # Of a sequence that fetches fewer, the first are taken.
+        return likeliest(attention, self._most, ranked=self._attended is not None)
 
     def fetch(
         self, layer: int, wanted: Tensor, layers: dict[int, StagedLayer]

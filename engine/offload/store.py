@@ -60,15 +60,13 @@ class OffloadStore:
         """A layer of the model in host memory: (rows, 2 · head_dim)."""
         return self._host[layer - self.layout.resident_layers]
 
-    def codes_of(self, layer: int, rows: Tensor) -> Tensor:
-        """The codes of keys of a layer at rows (kv_heads, tokens): (kv_heads, tokens, bytes)."""
-        codes = self.codes[layer - self.layout.resident_layers]
-        found = codes.index_select(0, rows.reshape(-1).to(codes.device))
-        return found.view(*rows.shape, -1)
+    def codes_of(self, layer: int) -> Tensor:
+        """The codes of the keys of a layer: (rows, head_dim / 2)."""
+        return self.codes[layer - self.layout.resident_layers]
 
     def write_codes(self, layer: int, rows: Tensor, codes: Tensor) -> None:
         """Store codes, (kv_heads, tokens, bytes), at rows (kv_heads, tokens)."""
-        kept = self.codes[layer - self.layout.resident_layers]
+        kept = self.codes_of(layer)
         kept.index_copy_(0, rows.reshape(-1).to(kept.device), codes.flatten(0, 1))
 
     def write(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> None:

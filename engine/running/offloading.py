@@ -8,6 +8,7 @@ from engine.kv.store import KvStore
 from engine.networks.llama import LlamaNetwork
 from engine.offload.attention import OffloadAttention
 from engine.offload.layout import OffloadLayout
+from engine.offload.prediction import PredictAttention, choose_prediction, predict_attention
 from engine.offload.selection import CODED_DIMS
 from engine.offload.store import OffloadStore
 from engine.protocol import KvPlacement
@@ -45,7 +46,11 @@ def set_up_offloading(
     store = OffloadStore(layout, pages)
     resident = attention(store.resident, model.heads)
     refusals: dict[KvPlacement, str] = {"host-speculative": reason} if reason else {}
-    return Offloading(store, OffloadAttention(resident, store), refusals)
+    shape = model.kv_shape
+    predict: PredictAttention = predict_attention
+    if layout.coded:
+        predict = choose_prediction(model.device, model.heads, shape.kv_heads, shape.head_dim)
+    return Offloading(store, OffloadAttention(resident, store, predict), refusals)
 
 
 def refusal(model: LoadedModel) -> str | None:
