@@ -86,3 +86,40 @@ def test_a_longer_prediction_of_what_runs_holds_more() -> None:
     assert queue.held_pages == before + 4
     queue.ended("first")
     assert queue.dispatch(0.0) is not None
+
+
+def test_a_tenant_with_many_requests_leaves_others_their_share() -> None:
+    queue = lane()  # two of these fit
+    for number in range(6):
+        queue.arrive(request(f"many {number}", tenant="many"))
+    started = []
+    for now in range(1, 5):
+        if now == 2:
+            queue.arrive(request("other", arrived_s=2.0, tenant="other"))
+        while (dispatch := queue.dispatch(float(now))) is not None:
+            started += [each.id for each in dispatch.requests]
+        queue.ended(started[now - 1])
+    assert started[2] == "other", "the first to start once there is room"
+    assert len(started) == 5
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(0, 50)), min_size=2, max_size=12, unique=True
+    ),
+    st.sampled_from([1.0, 2.0, 4.0]),
+)
+def test_memory_is_divided_by_shares(arrivals: list[tuple[str, int]], share: float) -> None:
+    queue = lane()
+    for number, (tenant, at) in enumerate(arrivals):
+        own = share if tenant == "b" else 1.0
+        queue.arrive(request(str(number), float(at), tenant=tenant, share=own))
+    held = {"a": 0, "b": 0}
+    waiting = [tenant for tenant, _ in arrivals]
+    while (dispatch := queue.dispatch(60.0)) is not None:
+        [taken] = dispatch.requests
+        least = min(set(waiting), key=lambda name: held[name] / (share if name == "b" else 1.0))
+        of_taken = held[taken.tenant] / taken.share
+        assert of_taken == held[least] / (share if least == "b" else 1.0)
+        held[taken.tenant] += queue.pages_of(taken)
+        waiting.remove(taken.tenant)
