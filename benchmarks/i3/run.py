@@ -20,7 +20,7 @@ from engine.running.model import load_model
 FACTORS: Final = (1.0, 2.0, 4.0, 6.5, 13.0)  # a full fetch over the step's own time
 TYPICAL: Final = 6.5  # an 8B model at 32,768 tokens behind 55 GB/s
 COPYING: Final[tuple[Use, ...]] = ("swap", "host-exact", "host-speculative")
-LOAD: Final = Load(sequences=8, prompt=448, answer=64)
+LOAD: Final = Load(sequences=8, prompt=192, answer=128)
 ROUNDS: Final = 2
 QUICK_ROUNDS: Final = 1
 LEAST_FASTER: Final = 2.0
