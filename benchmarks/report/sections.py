@@ -216,6 +216,55 @@ FIGURES: Final = (
         ),
     ),
     Figure(
+        "S6 in replay: admission",
+        "S6",
+        "simulated",
+        "make bench F=S6",
+        "All requests arrive at once, with long answers. Admission weighs memory left idle against "
+        "preemptions, both in seconds of the engine, next to rules that do not. A ratio of tokens "
+        "per second above 1, and of the p99 to the first token below 1, is in our favour.",
+        details="s6-admission",
+        excerpts=(
+            Excerpt(
+                "Predictions with noise (τ of 0.7), uniform lengths:",
+                {"lengths": "noise", "workload": "uniform"},
+                {
+                    "engine": "engine",
+                    "tokens/s over held": "tokens/s over whoever fits",
+                    "p99 over held": "p99 over whoever fits",
+                    "tokens/s over peak, margin adapted": "tokens/s over a margin",
+                    "p99 over peak, margin adapted": "p99 over a margin",
+                    "tokens/s over S³": "tokens/s over S³",
+                    "p99 over S³": "p99 over S³",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "W1 live: the wait that is reported",
+        "W1",
+        "live",
+        "make bench F=W1",
+        "Each waiting client is told when its answer is expected to start, as a band. The naive "
+        "estimates go by the number of requests that wait, and by the last 100 waits; their bands "
+        "come from the same calibration.",
+        part=LIVE,
+        details="w1-expected-waits",
+        excerpts=(
+            Excerpt(
+                "",
+                {"part": "live"},
+                {
+                    "estimate": "estimate",
+                    "waits": "waits",
+                    "inside": "inside [P10, P90]",
+                    "width s": "median width, s",
+                    "error s": "median error, s",
+                },
+            ),
+        ),
+    ),
+    Figure(
         "Learning live",
         "learning",
         "live",
@@ -344,6 +393,52 @@ FIGURES: Final = (
                     "tokens_s": "tokens/s",
                     "first_token_ms": "first token, ms",
                     "token_ms": "a token, ms",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "I2: reading a fifth of the keys and values",
+        "I2",
+        "engine",
+        "make bench F=I2 A='--model DIR'",
+        "SmolLM2 reads texts and attends to a part of them: what each selection loses against full "
+        "attention. The oracle knows which tokens get most attention.",
+        details="i2-what-is-lost",
+        excerpts=(
+            Excerpt(
+                "At a fifth of the tokens:",
+                {"share": 0.2},
+                {
+                    "method": "selection",
+                    "KL, 1024": "KL at 1,024 tokens",
+                    "KL, 2048": "KL at 2,048 tokens",
+                    "same likeliest token": "same likeliest token",
+                    "copy: same": "in copies",
+                    "facts: digits right": "digits of facts",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "I3: answers that the device cannot hold",
+        "I3",
+        "engine",
+        "make bench F=I3 A='--model DIR'",
+        "Eight answers whose keys and values are four times the device's pool, on a CPU with copies "
+        "slowed down: a full fetch takes so many times a step's computation. At 6.5 times it is an "
+        "8B model at 32,768 tokens behind 55 GB/s.",
+        details="i3-behind-a-link",
+        excerpts=(
+            Excerpt(
+                "",
+                {},
+                {
+                    "full fetch over step": "full fetch over step",
+                    "memory": "memory",
+                    "tokens/s": "tokens/s",
+                    "decoding step, ms": "decoding step, ms",
+                    "preemptions": "preemptions",
                 },
             ),
         ),
