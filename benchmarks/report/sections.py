@@ -259,6 +259,7 @@ FIGURES: Final = (
                     "waits": "waits",
                     "inside": "inside [P10, P90]",
                     "width s": "median width, s",
+                    "width s, 80% inside": "where 80 % are inside",
                     "error s": "median error, s",
                 },
             ),

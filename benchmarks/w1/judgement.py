@@ -12,6 +12,8 @@ from gateway.scheduling.waits.bands import Expected, WaitBand, WaitCalibration, 
 
 LAST: Final = 100  # waits, and starts, that the naive estimates go by
 WARM_UP: Final = 0.2  # of the requests, in order of arrival, that are not judged
+EVEN_INSIDE: Final = 0.8
+SMALLEST_S: Final = 1e-3  # of a side of a band
 OURS: Final = "forecast"
 COUNTED: Final = "waiting count"
 RECENT: Final = "last waits"
@@ -29,24 +31,31 @@ class Wait(Struct, frozen=True):
 class Judgement(Struct, frozen=True):
     """How good an estimate is: the share of waits inside the bands; medians of widths and errors.
 
-    Times in seconds.
+    `even_width_s` is the median width if all bands are stretched around their medians by one factor
+    such that `EVEN_INSIDE` of the waits are inside: only there can widths be compared. In seconds.
     """
 
     waits: int
     inside: float
     width_s: float
+    even_width_s: float
     error_s: float
 
     @classmethod
     def of(cls, bands: Sequence[WaitBand], waited_s: Sequence[float]) -> "Judgement":
         """The judgement of a band for each wait."""
-        found, actual = np.array(bands), np.array(waited_s)
-        inside = (found[:, 0] <= actual) & (actual <= found[:, 2])
+        low, middle, high = np.array(bands).T
+        actual = np.array(waited_s)
+        off = actual - middle
+        side = np.where(off < 0, middle - low, high - middle)
+        stretch = np.quantile(np.abs(off) / np.maximum(side, SMALLEST_S), EVEN_INSIDE)
+        width_s = float(np.median(high - low))
         return cls(
             len(actual),
-            float(inside.mean()),
-            float(np.median(found[:, 2] - found[:, 0])),
-            float(np.median(np.abs(found[:, 1] - actual))),
+            float(((low <= actual) & (actual <= high)).mean()),
+            width_s,
+            width_s * float(stretch),
+            float(np.median(np.abs(off))),
         )
 
 

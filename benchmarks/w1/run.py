@@ -101,6 +101,7 @@ def _columns(name: str, judged: Judgement) -> Row:
         "waits": judged.waits,
         "inside": judged.inside,
         "width s": judged.width_s,
+        "width s, 80% inside": judged.even_width_s,
         "error s": judged.error_s,
     }
 

@@ -15,6 +15,16 @@ def test_a_judgement_counts_what_is_inside_and_takes_medians() -> None:
     assert found.inside == pytest.approx(2 / 3)
 
 
+def test_bands_are_compared_where_they_hold_the_same_share() -> None:
+    rng = np.random.default_rng(3)
+    waited_s = rng.uniform(0, 20, 1_000).tolist()
+    narrow, wide = ([WaitBand(10 - w, 10.0, 10 + w)] * 1_000 for w in (1.0, 9.0))
+    found = [Judgement.of(bands, waited_s) for bands in (narrow, wide)]
+    assert found[0].inside < 0.2 < 0.8 < found[1].inside
+    for each in found:
+        assert each.even_width_s == pytest.approx(16, rel=0.05)  # 80 % of 20 s
+
+
 def test_a_queue_in_order_of_arrival_is_known_by_its_count() -> None:
     """One starts each second and one arrives each second: ten always wait."""
     waits = [Wait(float(n), WaitBand(9.5, 10.0, 10.5), 10.0) for n in range(400)]
