@@ -426,9 +426,9 @@ FIGURES: Final = (
         "I3",
         "engine",
         "make bench F=I3 A='--model DIR'",
-        "Eight answers whose keys and values are four times the device's pool, on a CPU with copies "
-        "slowed down: a full fetch takes so many times a step's computation. At 6.5 times it is an "
-        "8B model at 32,768 tokens behind 55 GB/s.",
+        "Eight answers whose keys and values are four times the device's pool, on a CPU with "
+        "copies slowed down: a full fetch takes so many times a step's computation. At 6.5 times "
+        "it is an 8B model at 32,768 tokens behind 55 GB/s.",
         details="i3-behind-a-link",
         excerpts=(
             Excerpt(
