@@ -352,10 +352,13 @@ def robustness(only: str, clients: str, scripts: Path | None) -> None:
 @main.command("R1-faults")
 @click.option("--rounds", default=faults.ROUNDS, show_default=True, help="faults of each kind")
 @click.option("--seed", default=faults.SEED, show_default=True, help="draws load and order")
-def under_faults(rounds: int, seed: int) -> None:
+@click.option(
+    "--databases", default=",".join(faults.DATABASES), show_default=True, help="whose server it is"
+)
+def under_faults(rounds: int, seed: int, databases: str) -> None:
     """A gateway under load whose parts are killed and stopped."""
     with _errors_in_one_line():
-        faults.run(rounds, seed)
+        faults.run(rounds, seed, _among(databases, list(faults.DATABASES)))
 
 
 @main.command("S0")

@@ -110,6 +110,22 @@ class Settings(Struct, frozen=True, rename=_variable):
         float,
         Meta(gt=0, description="a step that takes longer means a hung device: the engine exits"),
     ] = 120.0
+    max_engine_silence_s: Annotated[
+        float,
+        Meta(
+            ge=2,
+            description="longest time without a sign of life; after it, the watchdog of `lmaas "
+            "engine` ends the engine",
+        ),
+    ] = 15.0
+    max_engine_start_s: Annotated[
+        float,
+        Meta(
+            ge=10,
+            description="longest time to load the model; after it, the same watchdog ends the "
+            "engine",
+        ),
+    ] = 600.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe event logged")
     ] = "info"

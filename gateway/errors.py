@@ -31,6 +31,7 @@ LmaasError
 │   ├── DeadlineUnreachable
 │   │   └── QueueTimeExceeded
 │   ├── GatewayStarting
+│   ├── HistoryFull
 │   ├── QueueFull
 │   ├── ShuttingDown
 │   └── TooManyConnections
@@ -409,6 +410,19 @@ class GatewayStarting(Unavailable):
     remedy = (
         "Retry after `Retry-After` seconds or at another gateway. `reason` in `GET /health/ready` "
         "says what the start does."
+    )
+
+
+class HistoryFull(Unavailable):
+    """As many records of requests wait for PostgreSQL as may: it has been away, or has been slower
+    than requests, for long.
+    """
+
+    code = "history_full"
+    retry_after_s = 10.0
+    remedy = (
+        "Retry after `Retry-After` seconds or at another gateway. Operators: see why PostgreSQL "
+        "takes no records; `LMAAS_MAX_SPOOL_BYTES` bounds what waits."
     )
 
 

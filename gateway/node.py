@@ -192,7 +192,7 @@ async def running_node(
             settings=settings,
             served=served,
             database=database,
-            parts=Parts(scheduler.engine, predictor, database_watch, engine_process),
+            parts=Parts(scheduler.engine, predictor, database_watch, history, engine_process),
             admin_key=admin_key,
             authenticator=authenticator,
             changes=changes,
@@ -262,7 +262,7 @@ async def _start_history(
     retention = HistoryRetention(database.sessions, kept, spool)
     retention.start()
     stack.push_async_callback(retention.close)
-    history = HistoryWriter(database.sessions, spool)
+    history = HistoryWriter(database.sessions, spool, max_bytes=settings.max_spool_bytes)
     await history.start()
     stack.push_async_callback(history.close)
     return history

@@ -7,15 +7,20 @@ from msgspec import Struct
 from gateway.database.supervision import DatabaseWatch
 from gateway.engines.supervisor import EngineSupervisor
 from gateway.generation.engine_session import EngineSession
+from gateway.history.writer import HistoryWriter
 from gateway.prediction.serving.predictor import LengthPredictor
 
 
 class Parts(Struct, frozen=True):
-    """The engine, the predictor process and the database; no engine process if it is external."""
+    """The engine, the predictor process, the database, and the way of history there.
+
+    No engine process if it is external.
+    """
 
     engine: EngineSession
     predictor: LengthPredictor
     database: DatabaseWatch
+    history: HistoryWriter
     engine_process: EngineSupervisor | None = None
 
     @property
@@ -25,6 +30,7 @@ class Parts(Struct, frozen=True):
             "engine": self._engine,
             "predictor": "connected" if self.predictor.connected else "away",
             "database": "connected" if self.database.answers else "away",
+            "history": self.history.state,
         }
 
     @property

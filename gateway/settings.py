@@ -104,6 +104,14 @@ class Settings(Struct, frozen=True, rename=_variable):
             "days",
         ),
     ] = 90.0
+    max_spool_bytes: Annotated[
+        int,
+        Meta(
+            ge=1 << 20,
+            description="most bytes of records of requests that wait for PostgreSQL, about 5000 a "
+            "request; beyond it requests get status 503",
+        ),
+    ] = 1 << 30
     max_body_values: Annotated[
         int,
         Meta(

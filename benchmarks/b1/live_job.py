@@ -1,7 +1,7 @@
 """B1's job run live: by the job runner in groups, or by the engine alone in order of arrival."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
-from gateway.history.journal import Begun
+from gateway.history.disk.journal import Begun
 from gateway.history.record import Record
 from gateway.jobs.planning.plan import JobPlan, plan_lines
 from gateway.jobs.prefix_groups import ALONE
@@ -157,11 +157,14 @@ class PlannedLines:
 class _NoHistory:
     """Records nothing."""
 
+    full = False
+
     def note_starts(self, begun: Sequence[Begun]) -> None:
         """Ignored."""
 
-    def record(self, record: Record) -> None:
-        """Ignored."""
+    def record(self, record: Record, released: Callable[[], None]) -> None:  # noqa: ARG002
+        """Released at once."""
+        released()
 
 
 async def _run(

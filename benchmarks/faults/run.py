@@ -1,4 +1,4 @@
-"""R1-faults: the parts of a gateway are killed and stopped under load, and the disk fills up."""
+"""R1-faults: the parts of a gateway, and its database server, are killed and stopped under load."""
 
 import asyncio
 import os
@@ -16,14 +16,17 @@ from typing import Final
 
 import httpx
 
-from benchmarks.faults.clients import KINDS, Answer, Clients, bodies
+from benchmarks.faults.clients import KINDS as REQUESTS
+from benchmarks.faults.clients import Answer, Clients, bodies
 from benchmarks.faults.reconciliation import differing, failures, read_books, reconcile
-from benchmarks.faults.schedule import Fault, kinds
+from benchmarks.faults.schedule import KINDS, OWN_SERVER, Fault, in_order
+from benchmarks.faults.server import OwnServer, own_server
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.live.gateway_process import API_KEY, GatewayProcess
 from benchmarks.live.processes import Processes
 
 FIGURE: Final = "R1-faults"
+DATABASES: Final = ("embedded", "own")
 ROUNDS: Final = 3
 SEED: Final = 7
 PER_S: Final = 3.0  # requests
@@ -36,32 +39,60 @@ WELL_S: Final = 180.0  # until everything is well again
 HEALTH_S: Final = 0.1
 
 
-def run(rounds: int, seed: int) -> None:
-    """Run `rounds` faults of each kind, in an order that the seed draws."""
-    report = Report(FIGURE, (rounds, seed) != (ROUNDS, SEED))
+def run(rounds: int, seed: int, databases: Sequence[str] = DATABASES) -> None:
+    """Run `rounds` faults of each kind, in an order that the seed draws, with each database."""
+    report = Report(FIGURE, (rounds, seed, tuple(databases)) != (ROUNDS, SEED, DATABASES))
+    rows: list[Row] = []
+    for database in databases:
+        rows += (_with_embedded if database == "embedded" else _with_own_server)(
+            report, rounds, seed
+        )
+        report.write(rows, targets(rows))
+    report.conclude(rows, targets(rows))
+
+
+def _with_embedded(report: Report, rounds: int, seed: int) -> list[Row]:
+    """The rows of a gateway with its embedded database."""
     with _disk() as folder, _gateway(folder) as gateway:
-        made = bodies(seed)
         course = _Course(report, gateway, seed, full_disk=folder)
-        right, answers = asyncio.run(course.run(kinds(rounds, seed, disk=folder is not None)))
-        done = [answer.id for answer in answers if answer.complete and answer.id]
-        books = asyncio.run(read_books(gateway.database_url, done))
-    reconciled = reconcile(answers, made, books)
-    whole = answers_row(answers, course.gateway_kills)
-    whole |= {"differing": differing(answers, right)}
-    whole |= {
+        order = in_order(KINDS, rounds, seed, disk=folder is not None)
+        return _rows("embedded", course, order, gateway.database_url)
+
+
+def _with_own_server(report: Report, rounds: int, seed: int) -> list[Row]:
+    """The rows of a gateway with a database server of the operator's own."""
+    with own_server() as server, _gateway(None, database_url=server.url) as gateway:
+        course = _Course(report, gateway, seed, server=server)
+        return _rows("own server", course, in_order(OWN_SERVER, rounds, seed), server.url)
+
+
+def _rows(database: str, course: "_Course", order: Sequence[str], url: str) -> list[Row]:
+    """The rows of one course: of its answers, reconciled with the books, and of its faults."""
+    right, answers = asyncio.run(course.run(order))
+    done = [answer.id for answer in answers if answer.complete and answer.id]
+    reconciled = reconcile(answers, course.kinds, asyncio.run(read_books(url, done)))
+    whole: Row = {
+        "database": database,
+        **answers_row(answers, course.gateway_kills),
+        "differing": differing(answers, right),
         "lost": reconciled.lost,
         "doubled": reconciled.doubled,
         "tokens_off": reconciled.tokens_off,
     }
-    rows = [whole, *fault_rows(course.faults)]
-    report.conclude(rows, targets(whole))
+    return [whole, *fault_rows(database, course.faults)]
 
 
 class _Course:
     """The load, and the faults under it."""
 
     def __init__(
-        self, report: Report, gateway: GatewayProcess, seed: int, full_disk: Path | None
+        self,
+        report: Report,
+        gateway: GatewayProcess,
+        seed: int,
+        *,
+        full_disk: Path | None = None,
+        server: OwnServer | None = None,
     ) -> None:
         self.faults: list[Fault] = []
         self.gateway_kills: list[tuple[float, float]] = []  # from the kill to its next start
@@ -69,13 +100,15 @@ class _Course:
         self._gateway = gateway
         self._processes = Processes(gateway)
         self._random = Random(seed)
-        self._clients = Clients(gateway.url, API_KEY, bodies(seed))
+        self.kinds = bodies(seed)
+        self._clients = Clients(gateway.url, API_KEY, self.kinds)
         self._disk = full_disk
+        self._server = server
 
     async def run(self, order: Sequence[str]) -> tuple[dict[int, tuple[str, ...]], list[Answer]]:
         """The right texts by kind of request, and what clients got while the faults came."""
         right = {}
-        for number in range(KINDS):
+        for number in range(REQUESTS):
             right[number] = (await self._clients.ask(number)).texts
         self._clients.answers.clear()
         began_s = time.monotonic()
@@ -106,7 +139,7 @@ class _Course:
             try:
                 while True:
                     await asyncio.sleep(self._random.expovariate(PER_S))
-                    requests.create_task(self._clients.ask(self._random.randrange(KINDS)))
+                    requests.create_task(self._clients.ask(self._random.randrange(REQUESTS)))
             except asyncio.CancelledError:
                 pass  # no more requests; the group waits for those that run
 
@@ -118,6 +151,14 @@ class _Course:
                 began_s = time.monotonic()
                 await asyncio.to_thread(self._processes.kill, part)
                 self.gateway_kills.append((began_s, time.monotonic()))
+            case "kill" | "stop" | "restart", "server":
+                assert self._server is not None
+                fault = {
+                    "kill": self._server.kill,
+                    "stop": self._server.suspend,
+                    "restart": self._server.restart,
+                }[how]
+                await asyncio.to_thread(fault)
             case "kill", _:
                 await asyncio.to_thread(self._processes.kill, part)
             case "stop", _:
@@ -126,7 +167,7 @@ class _Course:
                 assert self._disk is not None
                 await asyncio.to_thread(_fill, self._disk)
             case _:
-                drawn = [self._random.randrange(KINDS) for _ in range(STORM)]
+                drawn = [self._random.randrange(REQUESTS) for _ in range(STORM)]
                 asked = (self._clients.ask(each) for each in drawn)
                 left = (self._clients.leave(each) for each in drawn)
                 await asyncio.gather(*asked, *left)
@@ -165,7 +206,7 @@ def answers_row(answers: Sequence[Answer], kills: Sequence[tuple[float, float]])
     }
 
 
-def fault_rows(faults: Sequence[Fault]) -> list[Row]:
+def fault_rows(database: str, faults: Sequence[Fault]) -> list[Row]:
     """The seconds until everything was well again, by kind."""
     ordered = sorted(faults, key=lambda fault: fault.kind)
     rows: list[Row] = []
@@ -173,6 +214,7 @@ def fault_rows(faults: Sequence[Fault]) -> list[Row]:
         times = [fault.recovered_s for fault in found]
         rows.append(
             {
+                "database": database,
                 "fault": kind,
                 "times": len(times),
                 "well_again_median_s": median(times),
@@ -182,19 +224,18 @@ def fault_rows(faults: Sequence[Fault]) -> list[Row]:
     return rows
 
 
-def targets(row: Row) -> list[Target]:
-    """No request fails by a fault of a part, and the books are right."""
+def targets(rows: Sequence[Row]) -> list[Target]:
+    """No request fails by a fault of a part, and the books are right, with each database."""
+    names = {
+        "failed": "requests failed, but for those cut by a kill of the gateway",
+        "differing": "answers that differ from the quiet gateway's",
+        "lost": "answers without their records",
+        "doubled": "answers with too many records",
+        "tokens_off": "tokens that usage and history differ by",
+    }
+    whole = [row for row in rows if "requests" in row]
     return [
-        target(
-            "requests failed, but for those cut by a kill of the gateway",
-            row["failed"],
-            0,
-            "at most",
-        ),
-        target("answers that differ from the quiet gateway's", row["differing"], 0, "at most"),
-        target("answers without their records", row["lost"], 0, "at most"),
-        target("answers with too many records", row["doubled"], 0, "at most"),
-        target("tokens that usage and history differ by", row["tokens_off"], 0, "at most"),
+        target(name, sum(row[key] for row in whole), 0, "at most") for key, name in names.items()
     ]
 
 
@@ -214,13 +255,14 @@ def _disk() -> Iterator[Path | None]:
             subprocess.run(["umount", "--lazy", name], check=True)
 
 
-def _gateway(folder: Path | None) -> GatewayProcess:
+def _gateway(folder: Path | None, **more: object) -> GatewayProcess:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     settings: dict[str, object] = {
         "port": port,
         "engine_threads": 1,
         "max_engine_silence_s": SILENCE_S,
+        **more,
     }
     if folder is not None:
         settings["data_dir"] = folder / "data"

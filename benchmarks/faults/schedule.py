@@ -1,5 +1,6 @@
 """Which fault comes when: each kind as often as the others, in an order that a seed draws."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import Final
 
@@ -12,6 +13,7 @@ KINDS: Final = (
     *(f"stop {part}" for part in STOPPED),
     "storm",
 )
+OWN_SERVER: Final = ("kill server", "stop server", "restart server", "kill gateway")
 
 
 class Fault(Struct, frozen=True):
@@ -22,12 +24,12 @@ class Fault(Struct, frozen=True):
     recovered_s: float
 
 
-def kinds(rounds: int, seed: int, *, disk: bool) -> list[str]:
+def in_order(kinds: Sequence[str], rounds: int, seed: int, *, disk: bool = False) -> list[str]:
     """Each kind `rounds` times; the disk is full once, if it can be filled."""
     random = Random(seed)
     order: list[str] = []
     for _ in range(rounds):
-        one_round = list(KINDS)
+        one_round = list(kinds)
         random.shuffle(one_round)
         order += one_round
     if disk:

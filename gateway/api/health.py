@@ -17,9 +17,11 @@ GET_AND_HEAD: Final = (HttpMethod.GET, HttpMethod.HEAD)
 class Health(Struct):
     """The state of the gateway and its parts.
 
-    `status` is `ready`, `starting`, `stopping`, or `unavailable` while the engine takes no request;
+    `status` is `ready`, `starting`, `stopping`, or `unavailable` while no request is taken;
     `reason` says why it is not ready. A part is `connected`, `away`, `held` by an operator, or
-    `starting` and what it does. `predictions` is `model`, or `untrained` without a version;
+    `starting` and what it does. `history` is `connected` while records get to disk and database,
+    `delayed` while the database takes none, `failing` or `stalled` while the disk takes none,
+    `full` if no more may wait. `predictions` is `model`, or `untrained` without a version;
     `fallback` if no version can be used, or more than 5 % of the last 200 requests that waited
     100 ms or longer started without the model's prediction. `unusable_version` is the active
     version if this gateway cannot load it: the one before it, or the history of lengths, predicts
@@ -35,6 +37,7 @@ class Health(Struct):
     waiting: int
     running: int
     database: str
+    history: str
     reason: str | None = None
 
 
@@ -59,20 +62,23 @@ class HealthController(Controller):
         self, service: NamedDependency[GenerationService], parts: NamedDependency[Parts]
     ) -> Response[Health]:
         """200 when a request would be served, else 503. A predictor that is away costs nothing
-        but accuracy, and a database that is away delays history, so neither makes it unready.
+        but accuracy, and a database that is away delays history, so neither makes it unready,
+        before too much history waits.
         """
         states, table = parts.states, service.scheduler.table
         status, reason = "ready", None
         if service.stopping:
             status, reason = "stopping", "the gateway stops"
         elif not service.ready:
-            status, reason = "unavailable", f"engine: {states['engine']}"
+            part = "history" if states["history"] == "full" else "engine"
+            status, reason = "unavailable", f"{part}: {states[part]}"
         health = Health(
             status=status,
             reason=reason,
             engine=states["engine"],
             predictor=states["predictor"],
             database=states["database"],
+            history=states["history"],
             predictor_version=service.predictor_version,
             unusable_version=service.unusable_version,
             predictions=_predictions(service),

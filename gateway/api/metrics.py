@@ -42,6 +42,11 @@ class MetricsController(Controller):
         metrics = service.scheduler.metrics
         read_gauges(metrics, service)
         metrics.parts(parts.states, parts.restarts)
+        metrics.gauge(
+            "lmaas_history_waiting_bytes",
+            parts.history.waiting_bytes,
+            "Bytes of records that wait for the database, on disk and in memory.",
+        )
         text = generate_latest(metrics.registry)
         if named:
             text += generate_latest(metrics.tenants.registry)

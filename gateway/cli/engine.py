@@ -1,4 +1,4 @@
-"""`lmaas engine`: runs `python -m engine` with the same arguments."""
+"""`lmaas engine`: runs `python -m engine` with the same arguments, under its watchdog."""
 
 import os
 import sys
@@ -13,5 +13,9 @@ import click
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def engine(arguments: tuple[str, ...]) -> NoReturn:
-    """Run the engine alone, under a supervisor of your own."""
-    os.execv(sys.executable, [sys.executable, "-m", "engine", *arguments])  # noqa: S606  no shell
+    """Run the engine alone, under a supervisor of your own, which starts it again when it ends.
+
+    It ends when it hangs, too.
+    """
+    command = [sys.executable, "-m", "engine.watchdog", *arguments]
+    os.execv(sys.executable, command)  # noqa: S606  no shell

@@ -35,7 +35,7 @@ def serve() -> None:
     Runs until Ctrl-C or SIGTERM; running requests may then finish (LMAAS_DRAIN_S).
     """
     settings = read_settings()
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, in_thread=True)
     os.umask(PRIVATE_UMASK)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the event loop handles it
     sys.setswitchinterval(SWITCH_INTERVAL_S)

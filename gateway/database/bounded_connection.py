@@ -13,6 +13,8 @@ from psycopg import waiting
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
+from gateway.database.far_times import read_nearest
+
 log = structlog.get_logger()
 
 CANCEL_S: Final = 0.5  # a server that answers at all stops a statement within this
@@ -37,6 +39,7 @@ class BoundedConnection(psycopg.AsyncConnection[Any]):
         """A connection with this limit, which the server knows too."""
         connection = await cls.connect(**parameters, autocommit=True)
         connection.limit_s = limit_s
+        read_nearest(connection)
         try:
             if limit_s is not None:
                 await connection.execute(_LIMIT_STATEMENTS, [f"{limit_s:.0f}s"])

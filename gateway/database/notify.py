@@ -31,7 +31,10 @@ async def notify(session: AsyncSession, channel: str) -> None:
 
 
 class Subscription:
-    """Calls `react` in the background, as `listen` does, from its start until it is closed."""
+    """Calls `react` in the background, as `listen` does, from its start until it is closed.
+
+    An exception of `react` is logged, and it is called again.
+    """
 
     def __init__(
         self, database_url: str, channel: str, react: React, *, poll_s: float = POLL_S
@@ -44,7 +47,7 @@ class Subscription:
 
     def start(self, name: str) -> None:
         """Start to listen, in a task of this name."""
-        listening = listen(self._database_url, self._channel, self._react, poll_s=self._poll_s)
+        listening = listen(self._database_url, self._channel, self._attempt, poll_s=self._poll_s)
         self._task = asyncio.create_task(listening, name=name)
 
     async def close(self) -> None:
@@ -53,6 +56,13 @@ class Subscription:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+
+    async def _attempt(self) -> None:
+        """React; an error, such as for data that cannot be read, ends no subscription."""
+        try:
+            await self._react()
+        except Exception:
+            log.exception("change_not_followed", channel=self._channel)
 
 
 async def listen(database_url: str, channel: str, react: React, *, poll_s: float = POLL_S) -> None:

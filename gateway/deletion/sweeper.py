@@ -12,13 +12,11 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.database.repetition import repeat
 from gateway.deletion.portions import batches_left, erase_batches, erase_files, erase_rows
-from gateway.errors import LmaasError
-from gateway.event_wait import wait_for_event
 from gateway.history.audit import note
 from gateway.prediction.lifecycle.erasure import delete_unused_instructions
 from gateway.prediction.lifecycle.registry import Registry
@@ -46,7 +44,8 @@ class ErasureSweeper:
 
     def start(self) -> None:
         """Start to erase."""
-        self._task = asyncio.create_task(self._run(), name="erasure sweeper")
+        work = repeat(self._turn, INTERVAL_S, self._woken, delayed="erasure_delayed")
+        self._task = asyncio.create_task(work, name="erasure sweeper")
 
     async def close(self) -> None:
         """Stop; what is left is erased by another gateway or after the next start."""
@@ -103,14 +102,8 @@ class ErasureSweeper:
         log.info("erasure_ended", kind=kind, id=str(subject), **after)
         return True
 
-    async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                await self.sweep()
-            except (LmaasError, SQLAlchemyError) as error:
-                log.warning("erasure_delayed", reason=str(error))
-            await wait_for_event(self._woken, INTERVAL_S)
+    async def _turn(self) -> None:
+        await self.sweep()
 
 
 async def _erase_some(session: AsyncSession, erasure: Erasure) -> bool:

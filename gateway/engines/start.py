@@ -37,6 +37,8 @@ def engine_environment(settings: Settings, model: str, socket: Path) -> dict[str
         "LMAAS_ENGINE_BACKGROUND_FACTOR": str(settings.engine_background_factor),
         "LMAAS_ENGINE_GRAPH_ROWS": str(settings.engine_graph_rows),
         "LMAAS_ENGINE_STEP_LIMIT_S": str(settings.engine_step_limit_s),
+        "LMAAS_MAX_ENGINE_SILENCE_S": str(settings.max_engine_silence_s),
+        "LMAAS_MAX_ENGINE_START_S": str(settings.max_engine_start_s),
         "LMAAS_LOG_LEVEL": settings.log_level,
     }
 

@@ -6,11 +6,9 @@ from typing import Final
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database.errors import Sessions, transaction
-from gateway.errors import LmaasError
-from gateway.event_wait import wait_for_event
+from gateway.database.repetition import repeat
 
 INTERVAL_S: Final = 60.0
 PAUSE_S: Final = 0.02  # between two transactions, for others
@@ -42,7 +40,8 @@ class FileSweeper:
 
     def start(self) -> None:
         """Start to sweep."""
-        self._task = asyncio.create_task(self._run(), name="file sweeper")
+        work = repeat(self._turn, INTERVAL_S, self._woken, delayed="sweep_delayed")
+        self._task = asyncio.create_task(work, name="file sweeper")
 
     async def close(self) -> None:
         """Stop; what is left is swept by another gateway or after the next start."""
@@ -76,12 +75,6 @@ class FileSweeper:
             await session.execute(_DELETE_FILE, {"id": file_id})
         return 1
 
-    async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                if files := await self.sweep():
-                    log.info("files_swept", files=files)
-            except (LmaasError, SQLAlchemyError) as error:
-                log.warning("sweep_delayed", reason=str(error))
-            await wait_for_event(self._woken, INTERVAL_S)
+    async def _turn(self) -> None:
+        if files := await self.sweep():
+            log.info("files_swept", files=files)

@@ -15,13 +15,13 @@ async def stream_pieces(
 ) -> AsyncGenerator[tuple[RequestState, Piece | None], None]:
     """Yield (choice, piece) for all choices of a request; the piece is None at a choice's end.
 
-    The first token is yielded at once, later tokens every `COALESCE_S`. A choice's error is raised
-    after its last piece.
+    The first token is yielded at once, later tokens every `COALESCE_S`; the last ones of a choice
+    once it is done, with its end. A choice's error is raised after its last piece.
     """
     unfinished = list(states)
     while unfinished:
         await unfinished[0].wait_for_growth()
-        for state in unfinished.copy():
+        for state in [each for each in unfinished if each.done or not each.ended]:
             done = state.done
             for piece in state.read_parts(ended=done):
                 if piece:
@@ -32,5 +32,5 @@ async def stream_pieces(
                 raise state.error
             unfinished.remove(state)
             yield state, None
-        if unfinished and any(state.tokens for state in states):
+        if any(not state.ended for state in unfinished) and any(state.tokens for state in states):
             await asyncio.sleep(COALESCE_S)

@@ -107,14 +107,14 @@ class Dispatcher:
         What waits is ranked again by it; of what runs, the memory that is held for it and the
         remaining length that the engine knows are revised. Ignored once it has ended.
         """
-        if not state.done:
+        if not state.ended:
             state.prediction = prediction
             self._revised[state] = None
             self.decide_soon()
 
     def cancel(self, state: RequestState, error: LmaasError | None = None) -> None:
         """End a request whose answer is no longer wanted; the next step frees its KV pages."""
-        if state.done:
+        if state.ended:
             return
         if state.id.hex in self._table.waiting:
             self._withdraw(state)
@@ -250,7 +250,7 @@ class Dispatcher:
         self.decide_soon()
 
     def _take_up_revisions(self) -> None:
-        states = [state for state in self._revised if not state.done]
+        states = [state for state in self._revised if not state.ended]
         self._revised.clear()
         waiting = [state for state in states if state.id.hex in self._table.waiting]
         running = [state for state in states if state.sequence_id in self._table.running]

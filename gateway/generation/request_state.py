@@ -120,6 +120,7 @@ class RequestState:
         self.covered_tokens = hold.answer_tokens if hold is not None and hold.bounded else None
         self.ended_by: Limit | None = None  # the budget that ended the answer
         self.finish_reason: str | None = None
+        self.released = False  # its reader may see the end
         self.stop_id: int | None = None  # of the request's `stops`, if one ended the answer
         self.error: LmaasError | None = None
 
@@ -147,9 +148,14 @@ class RequestState:
         self._grew = grew or asyncio.Event()
 
     @property
-    def done(self) -> bool:
+    def ended(self) -> bool:
         """Whether the choice has ended."""
         return self.finish_reason is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether the choice has ended and its reader may see it: its record is kept."""
+        return self.ended and self.released
 
     @property
     def stop_reason(self) -> int | str | None:
@@ -403,10 +409,14 @@ class RequestState:
         self.delivered_tokens = count
 
     def end(self, reason: str, now_s: float, error: LmaasError | None = None) -> None:
-        """End the choice with a finish reason."""
+        """End the choice with a finish reason; its reader sees it from `release` on."""
         self.finish_reason = reason
         self.error = error
         self.finished_s = now_s
+
+    def release(self) -> None:
+        """Let the reader see that the choice has ended."""
+        self.released = True
         self._grew.set()
 
     async def wait_for_growth(self) -> None:
@@ -416,6 +426,6 @@ class RequestState:
             self._grew.clear()
 
     async def wait_for_end(self) -> None:
-        """Wait until the choice has ended."""
+        """Wait until the choice is done."""
         while not self.done:
             await self.wait_for_growth()

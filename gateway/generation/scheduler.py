@@ -85,6 +85,7 @@ class Scheduler:
         self._clock = clock
         self._policies: dict[PolicyName, Policy] = {}
         self._client = engine
+        self._history = history
         self._loop = loop = ControlLoop(self._policy(policy))
         self.engine = EngineSession(engine, mode_of(loop.policy), clock(), outage_s)
         self._positions = positions = QueuePositions()
@@ -150,6 +151,11 @@ class Scheduler:
     def enqueue(self, state: RequestState) -> None:
         """Add a request to the queue."""
         self._dispatcher.enqueue(state)
+
+    @property
+    def history_full(self) -> bool:
+        """Whether further requests could not be recorded."""
+        return self._history.full
 
     async def hold(
         self,
@@ -276,7 +282,7 @@ class Scheduler:
 
     def comment(self, state: RequestState) -> str | None:
         """The place of a waiting request, and when it is expected to start; None once it runs."""
-        if state.dispatched_s is not None or state.done:
+        if state.dispatched_s is not None or state.ended:
             return None
         outlook = self.waits.outlook(state, self._clock())
         if outlook is None or not self.engine.accepting:

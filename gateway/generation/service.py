@@ -14,6 +14,7 @@ from engine.protocol import EngineInfo, Grammar
 from gateway.errors import (
     ContextLengthExceeded,
     EngineLost,
+    HistoryFull,
     InvalidRequest,
     LimitReached,
     ModelNotFound,
@@ -97,8 +98,9 @@ class GenerationService:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are accepted and the engine takes them."""
-        return self.scheduler.engine.accepting and not self._stopped
+        """Whether requests are accepted, can be recorded, and the engine takes them."""
+        engine = self.scheduler.engine
+        return engine.accepting and not self._stopped and not self.scheduler.history_full
 
     @property
     def fingerprint(self) -> str:
@@ -220,8 +222,7 @@ class GenerationService:
         now_s = time.monotonic()
         arrived_s = now_s if request.received_s is None else request.received_s
         arrived_at = datetime.now(UTC) - timedelta(seconds=now_s - arrived_s)
-        if self._stopped:
-            raise ShuttingDown("the gateway is stopping; try again in a moment")
+        self._check_accepting()
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load
         # A digest: an appointment must not hold a text of any size.
         name = hash((request.caller.api_key_id, request.prompt, request.user_input))
@@ -249,15 +250,21 @@ class GenerationService:
     ) -> list[RequestState]:
         """Queue a prepared line of a batch job, whose runner bounds what is queued.
 
-        ShuttingDown, DatabaseLost; LimitReached if a hard limit refuses it now.
+        ShuttingDown, DatabaseLost, HistoryFull; LimitReached if a hard limit refuses it now.
 
         History has its first choice under `key`, others under ids that follow from it.
         """
-        if self._stopped:
-            raise ShuttingDown("the gateway is stopping; try again in a moment")
+        self._check_accepting()
         hold = await self._take(request, prepared)
         self._check_running(hold)
         return self._enqueue(request, prepared, key, time.monotonic(), hold)
+
+    def _check_accepting(self) -> None:
+        """ShuttingDown if the gateway stops, HistoryFull if requests could not be recorded."""
+        if self._stopped:
+            raise ShuttingDown("the gateway is stopping; try again in a moment")
+        if self.scheduler.history_full:
+            raise HistoryFull("too many records of requests wait for the database; try again later")
 
     def _check_running(self, hold: RequestHold) -> None:
         """ShuttingDown, and the hold is given up, if the gateway stops."""

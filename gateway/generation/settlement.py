@@ -13,7 +13,7 @@ from gateway.generation.pins import PrefixPins
 from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
-from gateway.history.journal import Begun
+from gateway.history.disk.journal import Begun
 from gateway.history.record import Record
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.open_prediction import OpenPrediction
@@ -29,8 +29,12 @@ class RecordStore(Protocol):
     def note_starts(self, begun: Sequence[Begun]) -> None:
         """Note requests that start: what a killed process was running is recorded later."""
 
-    def record(self, record: Record) -> None:
-        """Store a record; on return it survives a killed process."""
+    def record(self, record: Record, released: Callable[[], None]) -> None:
+        """Store a record; `released` is called when it survives a killed process."""
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for records of further requests."""
 
 
 class Learner(Predictor, Protocol):
@@ -94,7 +98,7 @@ class Settlement:
             log.exception("starts_not_noted")
 
     def end(self, state: RequestState, reason: str, error: LmaasError | None = None) -> None:
-        """End a request that left queue and engine; recorded before its reader can run."""
+        """End a request that left queue and engine; its reader sees the end once it is recorded."""
         now_s = self._clock()
         dispatched_s, request = state.dispatched_s, state.queued_request
         if state.on_host:
@@ -110,17 +114,19 @@ class Settlement:
         runs_again = state.lane == "batch" and _runs_again(reason, error)
         self._holds.end(state, counts=not runs_again)
         if runs_again:
+            state.release()
             return
         try:
             self._keep(state)
         except Exception:  # a failed record must not end other answers
             log.exception("request_not_recorded", request=str(state.id))
+            state.release()
         if self._loop.judgement_due:
             self._judge()
 
     def _keep(self, state: RequestState) -> None:
         record = record_of(state, self._origin, self._loop.policy.name, self._clock())
-        self._history.record(record)
+        self._history.record(record, state.release)
         self._learner.observe(record, state.opened)
 
     def _judge(self) -> None:

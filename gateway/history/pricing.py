@@ -4,11 +4,14 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
+import structlog
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.history.record import Record
 from models import Price
+
+log = structlog.get_logger()
 
 
 async def price_ids(session: AsyncSession, records: Sequence[Record]) -> list[UUID | None]:
@@ -30,11 +33,20 @@ async def price_ids(session: AsyncSession, records: Sequence[Record]) -> list[UU
 async def prices_since(
     session: AsyncSession, models: Collection[str], at: datetime
 ) -> Sequence[Price]:
-    """The prices of these models that are valid at that time or later."""
+    """The prices of these models that are valid at that time or later, and can be."""
     statement = select(Price).where(
         Price.model.in_(models), or_(Price.valid_until.is_(None), Price.valid_until > at)
     )
-    return (await session.scalars(statement)).all()
+    found = (await session.scalars(statement)).all()
+    usable = [price for price in found if _is_usable(price)]
+    if len(usable) < len(found):
+        log.error("prices_unreadable", prices=len(found) - len(usable))
+    return usable
+
+
+def _is_usable(price: Price) -> bool:
+    """Whether its amounts are numbers: the database knows NaN, too."""
+    return all(each.is_finite() for each in (price.input, price.cached_input, price.output))
 
 
 def valid_price(

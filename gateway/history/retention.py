@@ -16,11 +16,10 @@ from uuid import UUID
 import structlog
 from msgspec import Struct
 from sqlalchemy import TextClause, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database.errors import Sessions, transaction
-from gateway.errors import LmaasError
-from gateway.history.spool import ASIDE
+from gateway.database.repetition import repeat
+from gateway.history.disk.spool import ASIDE
 
 INTERVAL_S: Final = 60.0
 SELDOM: Final = 60  # in how many intervals all but requests are deleted once
@@ -75,11 +74,13 @@ class HistoryRetention:
         self._sessions = sessions
         self._kept = kept
         self._spool = spool
+        self._turns = count()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start to delete."""
-        self._task = asyncio.create_task(self._run(), name="history retention")
+        work = repeat(self._turn, INTERVAL_S, delayed="retention_delayed")
+        self._task = asyncio.create_task(work, name="history retention")
 
     async def close(self) -> None:
         """Stop; what is left is deleted by another gateway or after the next start."""
@@ -137,16 +138,12 @@ class HistoryRetention:
             path.unlink(missing_ok=True)
         return len(old)
 
-    async def _run(self) -> None:
-        for turn in count():
-            try:
-                if rows := await self.sweep():
-                    log.info("history_deleted", rows=rows)
-                if turn % SELDOM == 0 and any((deleted := await self.sweep_others()).values()):
-                    log.info("old_data_deleted", **deleted)
-            except (LmaasError, SQLAlchemyError, OSError) as error:
-                log.warning("retention_delayed", reason=str(error))
-            await asyncio.sleep(INTERVAL_S)
+    async def _turn(self) -> None:
+        turn = next(self._turns)
+        if rows := await self.sweep():
+            log.info("history_deleted", rows=rows)
+        if turn % SELDOM == 0 and any((deleted := await self.sweep_others()).values()):
+            log.info("old_data_deleted", **deleted)
 
 
 def _before(days: float | None) -> datetime | None:

@@ -6,7 +6,7 @@ trail that must not wait for the database take the same way.
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,13 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from gateway.history.audit import SpooledEntry, add_spooled
+from gateway.history.disk.backlog import MAX_SPOOL_BYTES, Backlog, Waiting, nothing
+from gateway.history.disk.journal import Begun, Journal
+from gateway.history.disk.journal_file import journals
+from gateway.history.disk.lost import read_lost
+from gateway.history.disk.spool import line_of, read_sealed, set_aside
+from gateway.history.disk.thread import DiskThread
 from gateway.history.insertion import insert_rows
-from gateway.history.journal import Begun, Journal, journals, read_lost
 from gateway.history.late_embeddings import (
     ADD,
     LateEmbeddings,
@@ -31,7 +36,6 @@ from gateway.history.late_embeddings import (
 )
 from gateway.history.pricing import price_ids
 from gateway.history.record import Record
-from gateway.history.spool import Spool, line_of, read_sealed, set_aside
 from models import App, Instruction, Tenant
 
 FLUSH_INTERVAL_S: Final = 0.1
@@ -43,7 +47,7 @@ INSERT_S: Final = 30.0
 CLOSE_S: Final = 5.0  # what is not inserted then stays in the spool
 MAX_KNOWN_INSTRUCTIONS: Final = 100_000
 KNOWN_INSTRUCTIONS_S: Final = 600.0  # then they are inserted again: some may have been erased
-MAX_UNSPOOLED: Final = 20_000  # records in memory, while neither disk nor database takes them
+REFUSED: Final = "refused"  # next to it lies what Postgres refused of the lines in memory
 EVENTS: Final = ("lost", "journal_failed", "spool_failed", "set_aside", "dropped")
 
 # In the order of their keys, so that gateways do not lock one another out.
@@ -61,27 +65,33 @@ log = structlog.get_logger()
 class HistoryWriter:
     """Accepts records of finished requests and inserts them in groups.
 
-    A record stays in the spool until Postgres has committed it; inserting it twice has no effect,
-    by its key. If the spool cannot be written, records wait in memory.
+    A record stays in the backlog, which is the spool and what the disk does not take, until
+    Postgres has committed it; inserting it twice has no effect, by its key.
 
     `counts` are of what went wrong: requests that a killed gateway had been running, failed writes
-    of journal and spool, lines that were set aside, and records dropped since neither disk nor
-    database took them.
+    of journal and spool, lines that were set aside, and late embeddings dropped for lack of room.
     """
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], folder: Path) -> None:
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        folder: Path,
+        *,
+        max_bytes: int = MAX_SPOOL_BYTES,
+    ) -> None:
+        """More than about `max_bytes` bytes of records never wait: see `full`."""
         self._sessions = sessions
         self._folder = folder
-        self._spool = Spool(folder)
         self.counts = dict.fromkeys(EVENTS, 0)
-        self._journal = Journal(folder, partial(self._count, "journal_failed"))
+        self._disk = DiskThread("history files")
+        self._backlog = Backlog(
+            folder, self._disk, partial(self._count, "spool_failed"), max_bytes=max_bytes
+        )
+        self._journal = Journal(folder, self._disk, partial(self._count, "journal_failed"))
         self.lost: list[Record] = []
-        self._spooling = True  # the last line could be written
-        self._unspooled: list[Record] = []
-        self._unspooled_late: list[LateEmbeddings] = []
-        self._unspooled_entries: list[SpooledEntry] = []
         self._known_instructions: set[tuple[bytes, str]] = set()
         self._known_until = float("-inf")
+        self._delayed = False  # the newest insertion failed
         self._dirty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -90,7 +100,7 @@ class HistoryWriter:
 
         `lost` are then the requests that it was running when it was killed.
         """
-        self.lost = await asyncio.to_thread(self._take_over)
+        self.lost = await self._disk.run(self._take_over)
         self._dirty.set()
         self._task = asyncio.create_task(self._run())
 
@@ -105,7 +115,29 @@ class HistoryWriter:
                 await self.flush()
         except (SQLAlchemyError, OSError) as error:  # TimeoutError is an OSError
             log.error("history_kept_in_spool", reason=repr(error))
-        self._journal.close()
+        await self._journal.close()
+        self._backlog.close()
+        self._disk.close()
+
+    @property
+    def full(self) -> bool:
+        """Whether as much waits for Postgres as may: further requests could not be recorded."""
+        return self._backlog.full
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes that wait for Postgres, on disk and in memory."""
+        return self._backlog.size
+
+    @property
+    def state(self) -> str:
+        """`connected` if records get to disk and database in time, else what is wrong.
+
+        `full`; `stalled` or `failing`, of the disk; `delayed`, of the database.
+        """
+        if self.full:
+            return "full"
+        return self._backlog.trouble or ("delayed" if self._delayed else "connected")
 
     def _take_over(self) -> list[Record]:
         """Record what a killed gateway had been running, and return it.
@@ -113,14 +145,15 @@ class HistoryWriter:
         Its end may be in the spool already: the kill came before the journal had it.
         """
         left = journals(self._folder)
+        spool = self._backlog.spool
         lost = {record.id: record for record in read_lost(left)}
-        for path in self._spool.seal() if lost else ():
+        for path in spool.seal() if lost else ():
             for line in read_sealed(path, partial(self._count, "set_aside")):
                 if isinstance(line, Record):
                     lost.pop(line.id, None)
         try:
-            for record in lost.values():
-                self._spool.append(record)
+            if lost:
+                spool.append([line_of(record) for record in lost.values()])
         except OSError as error:
             log.error("lost_requests_not_recorded", requests=len(lost), reason=str(error))
             return []
@@ -136,46 +169,27 @@ class HistoryWriter:
         """Note requests that start: if this process is killed, the next one records them."""
         self._journal.start(begun)
 
-    def record(self, record: Record) -> None:
-        """Store the record of a finished request; on return it survives a killed process."""
-        spooled = self._spooled(record)
-        if spooled or not self._has_room(self._unspooled):
-            self._journal.end(record.id)
-        else:
-            self._unspooled.append(record)
+    def record(self, record: Record, released: Callable[[], None] = nothing) -> None:
+        """Store the record of a finished request.
+
+        `released` is called when it survives a killed process, or at the latest after `STALL_S` if
+        the disk fails or stalls: then memory has it.
+        """
+        self._backlog.add(record, partial(self._journal.end, record.id), released)
+        self._dirty.set()
 
     def add_embeddings(self, late: LateEmbeddings) -> None:
-        """Store vectors that came after the record of their request, as `record` does."""
-        if not self._spooled(late) and self._has_room(self._unspooled_late):
-            self._unspooled_late.append(late)
+        """Store vectors that came after the record of their request, unless too much waits."""
+        if self.full:
+            self._count("dropped")
+            return
+        self._backlog.add(late)
+        self._dirty.set()
 
     def add_entry(self, entry: SpooledEntry) -> None:
-        """Store an entry of the audit trail, as `record` does."""
-        if not self._spooled(entry):
-            self._unspooled_entries.append(entry)
-
-    def _spooled(self, line: SpoolLine) -> bool:
-        """Whether a line that is to be stored is in the spool; if not, memory must keep it."""
+        """Store an entry of the audit trail."""
+        self._backlog.add(entry)
         self._dirty.set()
-        try:
-            self._spool.append(line)
-        except OSError as error:
-            if self._spooling:
-                log.error("spool_failed", reason=str(error))
-            self._spooling = False
-            self._count("spool_failed")
-            return False
-        self._spooling = True
-        return True
-
-    def _has_room(self, unspooled: Sequence[Record] | Sequence[LateEmbeddings]) -> bool:
-        """Whether memory may keep one more of these; if not, it is dropped and counted."""
-        if len(unspooled) < MAX_UNSPOOLED:
-            return True
-        if not self.counts["dropped"]:
-            log.error("history_dropped", kept=len(unspooled))
-        self._count("dropped")
-        return False
 
     def _count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by
@@ -185,26 +199,28 @@ class HistoryWriter:
 
         Late embeddings come after all records that were there when they were.
         """
-        late, entries = list(self._unspooled_late), list(self._unspooled_entries)
-        unspooled = list(self._unspooled)
-        for part in _parts(unspooled):
-            await self._insert(part)
-            del self._unspooled[: len(part)]
-            for record in part:
-                self._journal.end(record.id)
+        await self._backlog.written()
+        memory = self._backlog.in_memory()
+        records = [each for each in memory if isinstance(each.line, Record)]
+        others = [each for each in memory if not isinstance(each.line, Record)]
+        await self._insert_from_memory(records)
         self._journal.flush()  # no record is inserted whose end the journal does not have
-        for path in self._spool.seal():
+        for path in await self._backlog.sealed():
             await self._insert_file(path)
-            path.unlink()
-        for some in _parts(late):
-            await self._add_embeddings(some)
-            del self._unspooled_late[: len(some)]
-        for noted in _parts(entries):
-            await self._add_entries(noted)
-            del self._unspooled_entries[: len(noted)]
+            await self._backlog.remove(path)
+        await self._insert_from_memory(others)
+
+    async def _insert_from_memory(self, waiting: Sequence[Waiting]) -> None:
+        for some in _parts(waiting):
+            await self._insert_lines([each.line for each in some], self._folder / REFUSED)
+            self._backlog.inserted(some)
 
     async def _insert_file(self, path: Path) -> None:
-        lines = await asyncio.to_thread(read_sealed, path, partial(self._count, "set_aside"))
+        lines = await self._backlog.read(path, partial(self._count, "set_aside"))
+        await self._insert_lines(lines, path)
+
+    async def _insert_lines(self, lines: Sequence[SpoolLine], path: Path) -> None:
+        """Insert lines; records that Postgres refuses are set aside next to this file."""
         for noted in _parts([line for line in lines if isinstance(line, SpooledEntry)]):
             await self._add_entries(noted)
         records, late = merged(line for line in lines if not isinstance(line, SpooledEntry))
@@ -222,7 +238,7 @@ class HistoryWriter:
             try:
                 await self._insert([record])
             except DataError as error:
-                if new := set_aside(path, [line_of(record)]):
+                if new := await asyncio.to_thread(set_aside, path, [line_of(record)]):
                     log.error("record_refused", request=str(record.id), reason=str(error.orig))
                     self._count("set_aside", new)
 
@@ -234,8 +250,9 @@ class HistoryWriter:
             self._dirty.clear()
             try:
                 await self.flush()
-                backoff = FLUSH_INTERVAL_S
+                backoff, self._delayed = FLUSH_INTERVAL_S, False
             except Exception as error:  # noqa: BLE001  later records must be inserted
+                self._delayed = True
                 backoff = min(2 * backoff, MAX_BACKOFF_S)
                 self._dirty.set()
                 log.warning("history_delayed", reason=repr(error), retry_s=backoff)

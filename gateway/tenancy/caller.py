@@ -1,6 +1,7 @@
 """The caller of a request."""
 
 from datetime import datetime
+from math import isfinite
 from uuid import UUID
 
 from msgspec import Struct
@@ -30,3 +31,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     service_tiers: tuple[str, ...] | None = None
     min_deadline_s: float | None = None
+
+
+def weight_of(share: float) -> float:
+    """A stored share as a weight; 1 if it is none: the database has NaN and infinity, too."""
+    return share if isfinite(share) and share > 0 else 1.0

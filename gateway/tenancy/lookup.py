@@ -3,15 +3,16 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 from uuid import UUID
 
 from msgspec import Struct
 from sqlalchemy import func, or_, select, text
 
+from engine.protocol import KvPlacement
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import OverLimit
-from gateway.tenancy.caller import Caller
+from gateway.tenancy.caller import Caller, weight_of
 from models import ApiKey, App, Tenant
 
 MAX_DIGESTS_PER_QUERY: Final = 256
@@ -184,9 +185,9 @@ def _caller(row: tuple[Any, ...]) -> Caller:
         app=app,
         api_key_id=key_id,
         instruction=instruction,
-        share=share,
-        app_share=app_share,
-        memory=memory,
+        share=weight_of(share),
+        app_share=weight_of(app_share),
+        memory=memory if memory in get_args(KvPlacement) else "device",
         expires_at=expires,
         service_tiers=tuple(tiers) if tiers is not None else None,
         min_deadline_s=deadline,

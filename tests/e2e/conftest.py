@@ -158,9 +158,9 @@ class Served:
             app = await make(f"/admin/tenants/{tenant['id']}/apps", "app")
             return tenant["id"], (await make(f"/admin/apps/{app['id']}/keys", "key"))["secret"]
 
-    async def history(self, tenant: str) -> int:
-        """A tenant's records in the embedded Postgres."""
-        database = await Database.open(EmbeddedPostgres(self.data_dir).url)
+    async def history(self, tenant: str, url: str | None = None) -> int:
+        """A tenant's records in the embedded Postgres, or in that of an address."""
+        database = await Database.open(url or EmbeddedPostgres(self.data_dir).url)
         counted = select(func.count()).select_from(RequestRecord).filter_by(tenant_id=tenant)
         async with database.sessions() as session:
             count = await session.scalar(counted)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Protocol
+from typing import Final, Protocol
+
+HEALTH_KEPT: Final = 8  # connections of monitors that make no room for others
 
 
 class Closable(Protocol):
@@ -33,6 +35,7 @@ class OpenConnections:
         self._admitted: set[Closable] = set()
         self._over_limit: set[Closable] = set()
         self._idle: dict[Closable, None] = {}  # kept alive without a request, oldest first
+        self._monitors: dict[Closable, None] = {}  # the same, after a request of the health routes
 
     def __len__(self) -> int:
         return len(self._admitted) + len(self._over_limit)
@@ -56,13 +59,24 @@ class OpenConnections:
         """Stop counting a connection; one that is not counted changes nothing."""
         self._admitted.discard(connection)
         self._over_limit.discard(connection)
-        self._idle.pop(connection, None)
+        self.mark_busy(connection)
 
-    def mark_idle(self, connection: Closable) -> None:
-        """The connection waits for its next request."""
-        if connection in self._admitted:
-            self._idle[connection] = None
+    def mark_idle(self, connection: Closable, *, monitor: bool = False) -> None:
+        """The connection waits for its next request.
+
+        A `monitor` is not closed to make room: in a flood, health is asked for by few.
+        """
+        if connection not in self._admitted:
+            return
+        if monitor:
+            self._monitors[connection] = None
+            if len(self._monitors) <= min(HEALTH_KEPT, self._limit // 2):
+                return
+            connection = next(iter(self._monitors))
+            del self._monitors[connection]
+        self._idle[connection] = None
 
     def mark_busy(self, connection: Closable) -> None:
         """The connection received something."""
         self._idle.pop(connection, None)
+        self._monitors.pop(connection, None)

@@ -20,6 +20,7 @@ from gateway.api.connections.close_delimited import close_delimited
 from gateway.api.connections.file_transfer import StalledDownload, body_timeout_s
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.open_connections import Entry, OpenConnections
+from gateway.api.connections.paced_reading import PacedReading
 from gateway.api.connections.refusal import Refusals
 from gateway.api.connections.request_starts import RequestStarts
 from gateway.api.connections.response_transport import ResponseTransport
@@ -45,6 +46,7 @@ SLICE: Final = 16 << 10  # bytes
 MAX_PIPELINED: Final = 32  # requests that wait for the answer before theirs
 HEADER_OVERHEAD: Final = 4  # bytes: colon, space, line end
 HEALTH: Final = b"/health"
+HEALTH_REQUESTS: Final = (b"GET /health", b"HEAD /health")
 # After an error, data is discarded for a while: a close with unread data would reset the
 # connection, and the client would lose the answer.
 LINGER_S: Final = 2.0
@@ -66,7 +68,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     limits: ClassVar[ConnectionLimits]
     open_connections: ClassVar[OpenConnections]
+    reading: ClassVar[PacedReading]
     starts: ClassVar[RequestStarts]
+    ends: ClassVar[RequestStarts]  # of requests whose clients have left
     refusals: ClassVar[Refusals]
 
     def __init__(
@@ -86,6 +90,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unparsed = 0  # bytes fed since the parser last handed something over
         self._refused = False  # whatever comes is discarded
         self._discarded = 0  # bytes
+        self._unread: list[bytes] = []  # received, and parsed in a later turn of the loop
         self._timer: TimerHandle | None = None
         self._timed: tuple[object, ...] | None = None  # what the timer is for
         self._stalled = StalledDownload(self.loop, self.limits.body_timeout_s)
@@ -110,18 +115,44 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.scope["state"][GONE] = True
-            self._running.message_event.set()
+        cycle = self.cycle
+        self.cycle = None  # type: ignore[assignment]  # it is woken below, not at once
         super().connection_lost(exc)
-        self._release(self._running)
-        self._release(self.cycle)
+        self.cycle = cycle
+        for each in {self._running, cycle}:
+            if each is None:
+                continue
+            if not each.response_complete:  # the application ends it: one in each turn of the loop
+                each.disconnected = True
+                self.ends.start(self.loop, each.message_event.set)
+            self._release(each)
 
     def close_idle(self) -> None:
         """Close a connection that is kept alive without a request."""
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data in slices until a bound is exceeded."""
+        """Parse the data, in a later turn of the loop if much arrives in this one."""
         self.open_connections.mark_busy(self)
+        if self._unread:
+            self._unread.append(data)
+        elif self.reading.exhausted and not data.startswith(HEALTH_REQUESTS):
+            self._unread.append(data)
+            self.transport.pause_reading()
+            self.reading.later(self.loop, self._parse_unread)
+        else:
+            self.reading.now(self.loop, partial(self._parse, data))
+
+    def _parse_unread(self) -> None:
+        data, self._unread = b"".join(self._unread), []
+        if self.transport.is_closing():
+            return
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse the data in slices until a bound is exceeded."""
         self._unset_keepalive_if_required()
         view = memoryview(data)
         for start in range(0, len(data), SLICE):
@@ -218,7 +249,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._linger()  # whether the body will still come is unknown
             return
         if self._phase is _Phase.BETWEEN and not self._answering:
-            self.open_connections.mark_idle(self)
+            path = self._running.scope["raw_path"] if self._running is not None else b""
+            self.open_connections.mark_idle(self, monitor=path.startswith(HEALTH))
         self._watch()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -378,7 +410,9 @@ def bounded_protocol(limits: ConnectionLimits, metrics: HttpMetrics) -> type[Bou
     ServerProtocol.open_connections = OpenConnections(
         limits.connections, partial(metrics.refused, EVICTED)
     )
+    ServerProtocol.reading = PacedReading()
     ServerProtocol.starts = RequestStarts()
+    ServerProtocol.ends = RequestStarts()
     ServerProtocol.refusals = Refusals(metrics)
     metrics.count_open(ServerProtocol.open_connections)
     return ServerProtocol

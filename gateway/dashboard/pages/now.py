@@ -141,6 +141,7 @@ def parts_of(live: LiveGateway) -> list[Part]:
             _mood(states["database"]),
             _detail("", restarts["database"]),
         ),
+        Part("History", states["history"], _mood(states["history"]), ""),
         _predictions(service),
         Part(
             "Policy",
@@ -175,7 +176,7 @@ def _predictions(service: GenerationService) -> Part:
 def _mood(state: str) -> str:
     if state == "connected":
         return "good"
-    return "bad" if state == "away" else "busy"
+    return "bad" if state in {"away", "full"} else "busy"
 
 
 def _detail(described: str, restarts: int) -> str:

@@ -147,7 +147,7 @@ class Holds:
 
     def revise(self, state: RequestState, prediction: Prediction) -> None:
         """Hold what a better prediction says, as far as budgets allow, before the first token."""
-        if state.covered_tokens is None or state.tokens or state.done:
+        if state.covered_tokens is None or state.tokens or state.ended:
             return
         wanted = _answer_tokens(prediction, state.max_tokens) - state.covered_tokens
         state.covered_tokens += self._grow(state, wanted)

@@ -105,7 +105,7 @@ def explain_held(
     request: RequestState, record: Record, waits_for_share: Level | None
 ) -> Explanation:
     """Explain a request in memory: queued, running, or just ended."""
-    if request.done:
+    if request.ended:
         return explain(record, "ended")
     waits = request.dispatched_s is None or request.queued_again
     state: State = "waiting" if waits else "running"

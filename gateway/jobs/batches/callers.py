@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.tenancy.caller import Caller
+from gateway.tenancy.caller import Caller, weight_of
 from models import ApiKey, App, Batch, Tenant
 
 
@@ -40,8 +40,8 @@ async def read_callers(session: AsyncSession, batch_ids: Sequence[UUID]) -> dict
             app=app,
             api_key_id=key_id,
             instruction=instruction,
-            share=tenant.share,
-            app_share=app_share,
+            share=weight_of(tenant.share),
+            app_share=weight_of(app_share),
             service_tiers=tuple(tiers) if tiers is not None else None,
         )
         for batch_id, key_id, app_id, app, instruction, app_share, tenant, tiers in rows

@@ -1,7 +1,7 @@
 """The batch jobs of one gateway: validates them, runs their lines, and ends them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -12,8 +12,8 @@ from msgspec import Struct
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database.errors import Sessions
+from gateway.database.repetition import repeat
 from gateway.errors import LmaasError
-from gateway.event_wait import wait_for_event
 from gateway.files.store import FileStore
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
@@ -100,7 +100,8 @@ class BatchJobs:
             ("batch validation", self.validate_jobs, POLL_S, self._woken[1]),
             ("batch order", self.corrections.apply, POLL_S, None),
         ):
-            self._tasks.append(asyncio.create_task(_repeat(act, pause_s, woken), name=name))
+            work = repeat(act, pause_s, woken, delayed="batch_work_delayed", retry_s=RETRY_S)
+            self._tasks.append(asyncio.create_task(work, name=name))
         self.runner.start()
 
     def stop_claiming(self) -> None:
@@ -140,8 +141,10 @@ class BatchJobs:
         for batch_id in await self.ending.claim():
             try:
                 await self.ending.finish(batch_id)
-            except SQLAlchemyError as error:  # others must end whatever is wrong with this one
-                log.error("batch_end_failed", batch=str(batch_id), reason=repr(error))
+            except LmaasError:
+                raise
+            except Exception:  # others must end whatever is wrong with this one
+                log.exception("batch_end_failed", batch=str(batch_id))
             await self.runner.drop_lost()
 
     def _running(self, batch_id: UUID) -> Iterator[RequestState]:
@@ -168,24 +171,3 @@ def _read_id(file: Path) -> UUID | None:
         return UUID(file.read_text())
     except (OSError, ValueError):
         return None
-
-
-async def _repeat(
-    act: Callable[[], Awaitable[None]], pause_s: float, woken: asyncio.Event | None
-) -> None:
-    """Act now and then, and soon after being woken; an error is logged and acted on again."""
-    while True:
-        if woken is not None:
-            woken.clear()
-        wait_s = pause_s
-        try:
-            await act()
-        except (LmaasError, SQLAlchemyError, OSError) as error:
-            log.warning("batch_work_delayed", reason=repr(error))
-            wait_s = RETRY_S
-        except Exception:
-            log.exception("batch_work_failed")  # other jobs go on
-        if woken is None:
-            await asyncio.sleep(wait_s)
-        else:
-            await wait_for_event(woken, wait_s)

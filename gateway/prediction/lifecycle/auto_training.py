@@ -9,8 +9,10 @@ from uuid import UUID
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from gateway.database.errors import Sessions
+from gateway.database.far_times import has_come
 from gateway.database.notify import POLL_S, Subscription
 from gateway.errors import Conflict, LmaasError, NotFound
 from gateway.prediction.lifecycle.registry import Registry
@@ -25,6 +27,16 @@ from models import TrainingRun
 log = structlog.get_logger()
 
 CREATED_BY = "schedule"  # `created_by` of scheduled runs
+
+
+class _Judged(Struct, frozen=True):
+    tau: float | None = None
+
+
+class _Metrics(Struct, frozen=True):
+    """What is read of a version's metrics."""
+
+    new: _Judged = _Judged()
 
 
 class AutoTraining:
@@ -86,7 +98,9 @@ class AutoTraining:
             await self._runs.start(CREATED_BY, activate=schedule.activate, reason=reason)
 
     async def _facts(self, schedule: Schedule, newest: TrainingRun | None) -> TriggerInputs:
-        started_at = None if newest is None else newest.created_at
+        started_at = None
+        if newest is not None and has_come(newest.created_at):
+            started_at = newest.created_at
         active = await self._registry.active(self._model)
         measured = active is not None and active == self._drift.version
         return TriggerInputs(
@@ -102,7 +116,11 @@ class AutoTraining:
         """τ on the held-out rows; None for a version that was not trained here."""
         try:
             metrics = (await self._registry.show(predictor_id)).metrics
+            return msgspec.convert(metrics, _Metrics).new.tau
         except NotFound:
             return None
-        tau = metrics.get("new", {}).get("tau")
-        return float(tau) if tau is not None else None
+        except msgspec.ValidationError as error:
+            log.warning(
+                "predictor_metrics_unreadable", predictor=str(predictor_id), reason=str(error)
+            )
+            return None

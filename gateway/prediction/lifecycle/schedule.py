@@ -1,9 +1,10 @@
 """The schedule of automatic training of a model, shared by all gateways."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
+import structlog
 from msgspec import Meta, Struct
 from sqlalchemy import func, text
 from sqlalchemy.dialects.postgresql import insert
@@ -12,6 +13,8 @@ from gateway.database.errors import Sessions, transaction
 from gateway.history.audit import note
 from gateway.prediction.lifecycle.run_log import CHANNEL
 from models import TrainingSchedule
+
+log = structlog.get_logger()
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -83,6 +86,19 @@ class Schedules:
 
 
 def _read(row: TrainingSchedule) -> Schedule:
-    """The stored schedule; fields unknown to this release are ignored."""
-    known = set(Schedule.__struct_fields__)
-    return msgspec.convert({k: v for k, v in row.settings.items() if k in known}, Schedule)
+    """The stored schedule; a field that cannot be read has its default, an unknown one none."""
+    stored: object = row.settings  # what the database has need be no object
+    if not isinstance(stored, dict):
+        log.warning("schedule_unreadable", model=row.model, settings=type(stored).__name__)
+        return Schedule()
+    read: dict[str, Any] = {}
+    unreadable: list[str] = []
+    for field in msgspec.structs.fields(Schedule):
+        if field.name in stored:
+            try:
+                read[field.name] = msgspec.convert(stored[field.name], field.type)
+            except msgspec.ValidationError:
+                unreadable.append(field.name)
+    if unreadable:
+        log.warning("schedule_unreadable", model=row.model, fields=unreadable)
+    return Schedule(**read)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, func, select
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.database.far_times import MAX_CLOCK_ERROR
 from gateway.history.record import BATCH_TIER
 from gateway.prediction.features.features import (
     FEATURE_BYTES,
@@ -80,17 +81,18 @@ async def recent_outcomes(
         rows = await session.stream(newest, execution_options={"yield_per": ROWS_PER_TURN})
         async for part in rows.partitions():
             found.extend(_history_rows(part))
-    usable = [row for row in found if _is_usable(row)]
+    latest_s = (datetime.now(UTC) + MAX_CLOCK_ERROR).timestamp()
+    usable = [row for row in found if _is_usable(row, latest_s)]
     if len(usable) < len(found):
         log.warning("history_rows_unusable", model=model, rows=len(found) - len(usable))
     usable.reverse()
     return usable
 
 
-def _is_usable(row: HistoryRow) -> bool:
+def _is_usable(row: HistoryRow, latest_s: float) -> bool:
     """Whether length, times and, if they are of this feature version, vectors can be."""
     outcome = row.outcome
-    if outcome.tokens < 0 or not isfinite(outcome.ended_at):
+    if outcome.tokens < 0 or not isfinite(outcome.ended_at) or outcome.ended_at > latest_s:
         return False
     if row.feature_version != FEATURE_VERSION or not row.features:
         return True

@@ -118,6 +118,8 @@ async def read_samples(
             )
             # The rows are scattered: only a bitmap scan prefetches their pages.
             await session.execute(text("SET LOCAL enable_indexscan = off"))
+            if drawn.not_come:
+                unusable["time"] = drawn.not_come
             weights = dict(zip(drawn.keys, drawn.weights.tolist(), strict=True))
             for start in range(0, len(drawn.keys), CHUNK_ROWS):
                 await on_progress(start, len(drawn.keys))

@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,17 +19,19 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.database.far_times import MAX_CLOCK_ERROR
 from gateway.prediction.training.strata import Quota, Stratum, allocate, newest_from, weights
 from gateway.quantiles import Bools, Floats
 
 FOUND, READ, OPTED_OUT, ERASED = "found", "read", "opted_out", "erased"
 
 # Every column is in the index: a further one would make each draw read the rows themselves.
-LEARNABLE: Final = """
-    model = :model AND feature_version = :version AND arrived_at >= :since
+_OF_MODEL: Final = """
+    model = :model AND feature_version = :version
     AND feature_version > 0 AND (NOT censored OR generation_tokens > 0)
     AND service_tier IS DISTINCT FROM 'batch'
 """
+LEARNABLE: Final = f"{_OF_MODEL} AND arrived_at BETWEEN :since AND :latest"
 _COUNT: Final = text(f"""
     SELECT app_id, tenant_id, hard, count(*) AS rows
     FROM requests WHERE {LEARNABLE} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
@@ -41,6 +43,9 @@ _RING: Final = f"""
       AND uuid_hash_extended(id, 0) {{side}} wanted.start
     ORDER BY uuid_hash_extended(id, 0) LIMIT wanted.quota
 """  # noqa: S608
+_NOT_COME: Final = text(
+    f"SELECT count(*) FROM requests WHERE {_OF_MODEL} AND arrived_at > :latest"  # noqa: S608
+)
 _DRAW: Final = text(f"""
     SELECT wanted.app, wanted.hard, drawn.tenant_id, drawn.arrived_at, drawn.id
     FROM unnest(
@@ -65,11 +70,13 @@ _OPTED_OUT: Final = text("SELECT id FROM tenants WHERE NOT learning")
 class DrawnRows:
     """The keys of n rows, oldest first, and their weights, with mean 1.
 
+    `not_come` others, which are not among those found, arrived at a time that has not come.
     `report` counts, for the training run's row, the rows found, read and excluded per tenant.
     """
 
     keys: list[tuple[datetime, UUID]]
     weights: Floats
+    not_come: int
     report: dict[str, Any]
 
 
@@ -80,9 +87,11 @@ async def draw_rows(
 
     Rows of tenants that opted out of learning are counted, but never drawn.
     """
-    given = {"model": model, "version": version, "since": since}
+    latest = datetime.now(UTC) + MAX_CLOCK_ERROR
+    given = {"model": model, "version": version, "since": since, "latest": latest}
     opted_out = set(await session.scalars(_OPTED_OUT))
     counts = (await session.execute(_COUNT, given)).all()
+    not_come = await session.scalar(_NOT_COME, given)
     erased = (await session.execute(_ERASED, {"model": model})).all()
     strata = _strata([row for row in counts if row.tenant_id not in opted_out])
     quotas = allocate(strata, max_rows)
@@ -98,6 +107,7 @@ async def draw_rows(
     return DrawnRows(
         keys=[(row.arrived_at, row.id) for row in kept],
         weights=weight,
+        not_come=not_come or 0,
         report={
             "seed": seed,
             "since": since.isoformat(),

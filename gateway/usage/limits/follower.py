@@ -13,7 +13,7 @@ from gateway.database.notify import LIMITS, POLL_S, Subscription
 from gateway.errors import DatabaseLost
 from gateway.history.pricing import prices_since
 from gateway.limits.hold_ledger import HoldLedger
-from gateway.usage.limits.limits import as_limit
+from gateway.usage.limits.limits import as_limit, readable
 from gateway.usage.price_list import PriceList
 from models import StoredLimit
 
@@ -62,7 +62,7 @@ class LimitFollower:
     async def _read(self) -> None:
         async with self._reading, transaction(self._sessions) as session:
             rows = await session.scalars(select(StoredLimit).order_by(StoredLimit.id))
-            limits = [as_limit(row) for row in rows]
+            limits = [as_limit(row) for row in readable(rows)]
             now_s = self._clock()
             prices = await prices_since(session, {self._model}, datetime.fromtimestamp(now_s, UTC))
             self.ledger.use(limits)

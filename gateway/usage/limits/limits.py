@@ -1,12 +1,13 @@
 """Limits in the database: set, listed and removed; every change notifies all gateways."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Self
 from uuid import UUID
 
-from msgspec import Struct, convert
+import structlog
+from msgspec import Struct, ValidationError, convert
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -30,6 +31,8 @@ COLUMN: Final[dict[Level, str]] = {
     "user": "app_id",
     "key": "api_key_id",
 }
+
+log = structlog.get_logger()
 
 
 class NewLimit(Struct, frozen=True, kw_only=True):
@@ -137,7 +140,7 @@ class Limits:
             if owner is not None and level is not None:
                 found = await find_owner(session, level, owner)
                 statement = statement.where(getattr(StoredLimit, COLUMN[level]) == found)
-            limits = (await session.scalars(statement)).all()
+            limits = [*readable(await session.scalars(statement))]
             names = await owner_names(session, limits)
         return [NamedLimit.of(limit, names) for limit in limits]
 
@@ -162,8 +165,19 @@ def whole_amount(kind: Kind, value: str) -> int:
     return int(amount)
 
 
+def readable(rows: Iterable[StoredLimit]) -> Iterator[StoredLimit]:
+    """The rows that are limits of a kind that this release knows; others are logged."""
+    for row in rows:
+        try:
+            kind_of(as_limit(row))
+        except (ValidationError, KeyError) as error:
+            log.error("limit_unreadable", limit=str(row.id), reason=str(error))
+        else:
+            yield row
+
+
 def as_limit(row: StoredLimit) -> Limit:
-    """A row as a limit."""
+    """A row as a limit. ValidationError if it is none."""
     fields = {name: getattr(row, name) for name in Limit.__struct_fields__ if name != "subject"}
     return convert({**fields, "subject": row.owner}, Limit)
 

@@ -11,10 +11,13 @@ from typing import Any
 import httpx
 import openai
 import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.faults import server as server_module
 from benchmarks.faults.clients import Clients, bodies
 from benchmarks.faults.reconciliation import differing, failures
+from benchmarks.faults.server import own_server
 from engine.demo.lexicon import VELAN
 from gateway.errors import StartupFailure
 from tests.conftest import PATIENCE_S
@@ -94,6 +97,7 @@ async def assert_stopped_engine_is_replaced(
         ("lmaas_part_restarts_total", "predictor", 0.0),
         ("lmaas_part_up", "database", 1.0),
         ("lmaas_part_up", "engine", 1.0),
+        ("lmaas_part_up", "history", 1.0),
         ("lmaas_part_up", "predictor", 1.0),
     ]
 
@@ -135,12 +139,36 @@ async def test_killed_parts_cost_no_request_and_no_record(own: Any) -> None:
     assert await recorded(gateway, tenant, choices) == choices
 
 
-async def recorded(gateway: Any, tenant: str, choices: int) -> int:
+async def test_faults_of_a_database_server_of_ones_own_cost_no_request_and_no_record(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed, stands still and is restarted under load; the gateway cannot start it again."""
+    monkeypatch.setattr(server_module, "AWAY_S", 1.0)
+    kinds = bodies(seed=12)
+    with own_server() as server:
+        gateway = await serve("own-server", DATABASE_URL=server.url).ready()
+        tenant, key = await gateway.tenant("own server")
+        clients = Clients(gateway.url, key, kinds)
+        right = [(await clients.ask(kind)).texts for kind in range(len(kinds))]
+        async with asyncio.TaskGroup() as asked:
+            for fault in (server.kill, server.suspend, server.restart):
+                for kind in range(len(kinds)):
+                    asked.create_task(clients.ask(kind))
+                await asyncio.to_thread(fault)
+        await clients.close()
+        assert failures(clients.answers) == {}
+        assert differing(clients.answers, dict(enumerate(right))) == 0
+        choices = sum(kinds[answer.kind]["n"] for answer in clients.answers)
+        assert await recorded(gateway, tenant, choices, server.url) == choices
+        assert await gateway.stop() == 0, gateway.errors.read_text()
+
+
+async def recorded(gateway: Any, tenant: str, choices: int, url: str | None = None) -> int:
     """A tenant's records once there are `choices`; its Postgres may be starting again."""
     found = 0
     async with asyncio.timeout(PATIENCE_S):
         while found < choices:
             with suppress(StartupFailure):
-                found = int(await gateway.history(tenant))
+                found = int(await gateway.history(tenant, url))
             await asyncio.sleep(0.1)
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 from openai.types import Batch
 
 from gateway.database.errors import CONNECTION_S
@@ -18,6 +19,7 @@ from tests.hanging_postgres import PostgresProcesses
 
 Asked = Callable[..., dict[str, Any]]
 KEY_CACHE_S = 3.0
+MAX_SPOOL_BYTES = 1 << 20
 MARGIN_S = 10.0  # for a busy machine; a query that hangs takes for ever
 CHAT = "/v1/chat/completions"
 FORM = {"data": {"purpose": "batch"}, "files": {"file": ("lines.jsonl", b"{}")}}
@@ -27,7 +29,10 @@ async def test_known_keys_are_served_and_everything_else_is_refused_in_time(
     serve: Any, asked: Asked
 ) -> None:
     gateway = await serve(
-        "hang", LMAAS_KEY_LOOKUP_S=str(UNKNOWN_KEY_WAIT_S), LMAAS_KEY_CACHE_S=str(KEY_CACHE_S)
+        "hang",
+        LMAAS_KEY_LOOKUP_S=str(UNKNOWN_KEY_WAIT_S),
+        LMAAS_KEY_CACHE_S=str(KEY_CACHE_S),
+        LMAAS_MAX_SPOOL_BYTES=str(MAX_SPOOL_BYTES),
     ).ready()
     postgres = PostgresProcesses(gateway.data_dir)
     tenant, unused = await gateway.tenant("away")
@@ -54,6 +59,7 @@ async def test_known_keys_are_served_and_everything_else_is_refused_in_time(
                 await timed(client.models.list(), KNOWN_KEY_WAIT_S)
             answer = await client.chat.completions.create(**asked("translate", "brave king"))
             assert answer.choices[0].message.content
+            await assert_full_history_refuses(gateway, client, asked)
         finally:
             postgres.resume()
 
@@ -69,6 +75,27 @@ async def test_known_keys_are_served_and_everything_else_is_refused_in_time(
         await timed(client.models.list(), KNOWN_KEY_WAIT_S)
         await until_looked_up(gateway, "another guess")
     assert await gateway.stop() == 0, gateway.errors.read_text()
+
+
+async def assert_full_history_refuses(
+    gateway: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    """As much waits for the database as may: requests are refused, and readiness says no."""
+    spool = gateway.data_dir / "spool"
+    kept = b"".join(path.read_bytes() for path in spool.glob("*.jsonl"))
+    (spool / "0.jsonl").write_bytes(kept * (MAX_SPOOL_BYTES // len(kept) + 1))
+    async with asyncio.timeout(PATIENCE_S), gateway.stranger() as stranger:
+        while (health := (await stranger.get("/health/ready")).json())["history"] != "full":
+            await asyncio.sleep(0.1)
+        assert (health["status"], health["reason"]) == ("unavailable", "history: full")
+        metrics = (await stranger.get("/metrics")).text
+        assert 'lmaas_part_up{part="history"} 0.0' in metrics
+    with pytest.raises(openai.InternalServerError) as refused:
+        await client.with_options(max_retries=0).chat.completions.create(
+            **asked("translate", "brave king")
+        )
+    assert (refused.value.status_code, refused.value.code) == (503, "history_full")
+    assert refused.value.response.headers["retry-after"] == "10"
 
 
 async def completed_batch(client: openai.AsyncOpenAI, asked: Asked) -> Batch:

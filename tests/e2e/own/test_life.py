@@ -16,7 +16,8 @@ import pytest
 
 from engine.demo.lexicon import VELAN
 from gateway.database.embedded import EmbeddedPostgres
-from gateway.history.journal import journals, read_lost
+from gateway.history.disk.journal_file import journals
+from gateway.history.disk.lost import read_lost
 from tests.conftest import PATIENCE_S
 from tests.e2e.conftest import streamed_across
 

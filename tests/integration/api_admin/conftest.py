@@ -73,11 +73,14 @@ WORDS = TokenCounters(
 
 @pytest.fixture
 async def parts(
-    service: GenerationService, predictor: LengthPredictor, postgres_url: str
+    service: GenerationService,
+    predictor: LengthPredictor,
+    history_writer: HistoryWriter,
+    postgres_url: str,
 ) -> AsyncIterator[Parts]:
     """What the gateway depends on: neither an engine nor a predictor process runs."""
     watch = DatabaseWatch(postgres_url)
-    yield Parts(service.scheduler.engine, predictor, watch)
+    yield Parts(service.scheduler.engine, predictor, watch, history_writer)
     await watch.close()
 
 

@@ -1,6 +1,7 @@
 """`/health`, without an engine."""
 
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import httpx
 import pytest
@@ -9,8 +10,12 @@ from litestar.di import Provide
 
 from engine.protocol import Starting
 from gateway.api.health import HealthController
+from gateway.errors import HistoryFull
+from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.service import GenerationService
+from gateway.history.writer import HistoryWriter
 from gateway.parts import Parts
+from gateway.tenancy.caller import Caller
 
 
 @pytest.fixture
@@ -32,6 +37,29 @@ async def test_health_answers_as_ready_does(client: httpx.AsyncClient) -> None:
     found = health.json()
     assert (found["status"], found["reason"]) == ("unavailable", "engine: away")
     assert (found["engine"], found["predictor"], found["database"]) == ("away", "away", "connected")
+
+
+async def test_full_history_is_the_reason_and_refuses_requests(
+    client: httpx.AsyncClient,
+    service: GenerationService,
+    history_writer: HistoryWriter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (await client.get("/health")).json()["history"] == "connected"
+    monkeypatch.setattr(history_writer._backlog, "_max_bytes", 0)
+    found = (await client.get("/health")).json()
+    assert (found["status"], found["reason"]) == ("unavailable", "history: full")
+    caller = Caller(
+        **dict.fromkeys(("tenant_id", "app_id", "api_key_id"), UUID(int=1)),
+        tenant="tenant",
+        app="app",
+        instruction=None,
+    )
+    with pytest.raises(HistoryFull) as refused:
+        await service.start(
+            GenerationRequest(caller=caller, messages=(Message("user", "brave king"),))
+        )
+    assert refused.value.retry_after_s == 10.0
 
 
 async def test_an_engine_that_starts_says_what_it_does(

@@ -2,15 +2,17 @@
 
 import asyncio
 import socket
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Date, DateTime, literal, select, text
 
 from gateway.database.address import connection_parameters
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.errors import Sessions, transaction, translated
+from gateway.database.far_times import EARLIEST, LATEST
 from gateway.errors import Conflict, DatabaseLost, StartupFailure
 from models import AuditEntry, Tenant
 
@@ -35,6 +37,24 @@ async def test_common_forms_of_an_address_connect(form: str, postgres: EmbeddedP
     database = await Database.open(form.format(folder=quote(folder, safe=""), plain=folder))
     assert await reached(database)
     await database.close()
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("infinity", LATEST),
+        ("12026-01-01", LATEST),
+        ("-infinity", EARLIEST),
+        ("0044-03-15 BC", EARLIEST),
+        ("2026-01-01 12:00Z", datetime(2026, 1, 1, 12, tzinfo=UTC)),
+    ],
+)
+async def test_time_that_python_cannot_hold_is_read_as_the_nearest(
+    written: str, read: datetime, database: Database
+) -> None:
+    times = select(literal(written).cast(DateTime(timezone=True)), literal(written).cast(Date))
+    async with transaction(database.sessions) as session:
+        assert (await session.execute(times)).one() == (read, read.date())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Requests that arrive together are started one after another; health is answered meanwhile."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from tests.conftest import PATIENCE_S
 from tests.integration.event_loop.conftest import API_KEY
 
 BURST = 100
+LEAVING = 100  # clients
+CHOICES = 8  # of each request
+LONGEST = 20.0  # units of work; all at once take 200
 
 
 LIVE = "/health/live"
@@ -65,3 +69,35 @@ async def test_health_is_answered_before_a_burst_that_came_first(gateway: Any) -
     order = await answered(gateway, ["/v1/models"] * BURST + [LIVE])
     assert len(order) == BURST + 1
     assert order.index(LIVE) < BURST // 2
+
+
+async def test_clients_that_leave_together_are_noticed_one_in_each_turn(gateway: Any) -> None:
+    """The engine is paused while their requests wait, of eight answers each."""
+    body = json.dumps(
+        {
+            "model": "lmaas-demo",
+            "messages": [{"role": "user", "content": "brave queen"}],
+            "n": CHOICES,
+            "max_tokens": 4,
+        }
+    ).encode()
+    fields = f"Host: gateway\r\nAuthorization: Bearer {API_KEY}\r\nContent-Length: {len(body)}"
+    request = f"POST /v1/chat/completions HTTP/1.1\r\n{fields}\r\n\r\n".encode() + body
+    place = urlsplit(gateway.url)
+    async with gateway.admin() as admin:
+        await admin.post("/admin/engine/pause")
+        try:
+            leaving = [
+                await asyncio.open_connection(place.hostname, place.port) for _ in range(LEAVING)
+            ]
+            for _, writer in leaving:
+                writer.write(request)
+            await gateway.waiting(LEAVING * CHOICES)
+            with gateway.meter.measuring():
+                with held(gateway):
+                    for _, writer in leaving:
+                        writer.transport.abort()
+                await gateway.waiting(0)
+            assert gateway.meter.longest <= LONGEST
+        finally:
+            await admin.post("/admin/engine/resume")

@@ -129,6 +129,7 @@ async def test_next_start_adds_those_of_a_killed_process(history: History, ended
     history.writer.record(ended)
     await history.writer.flush()
     history.writer.add_embeddings(late(ended))  # never flushed
+    await history.writer._backlog.written()
     after = HistoryWriter(history.sessions, history.folder)
     await after.start()
     await after.close()
@@ -142,8 +143,9 @@ async def test_full_disk_keeps_them_in_memory_until_their_record_is_stored(
     """The first record is in the spool, the second in memory, as their embeddings are."""
     second = a_record(tenant_id=ended.tenant_id)
     history.writer.record(ended)
+    await history.writer._backlog.written()
     (spooled,) = history.folder.iterdir()
-    history.writer._spool.seal()
+    history.writer._backlog.spool.seal()
     kept = spooled.read_bytes()
     spooled.unlink()
     history.folder.rmdir()
@@ -151,6 +153,7 @@ async def test_full_disk_keeps_them_in_memory_until_their_record_is_stored(
     history.writer.record(second)
     for record in (ended, second):
         history.writer.add_embeddings(late(record))
+    await history.writer._backlog.written()
     history.folder.unlink()
     history.folder.mkdir()
     spooled.write_bytes(kept)

@@ -1,17 +1,15 @@
 """What a killed gateway was running becomes one row each, and is counted as delivered."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID
 
-import pytest
 from sqlalchemy import select
-from structlog.testing import capture_logs
 
 from gateway.database.errors import Sessions
-from gateway.history import writer as history_writer
-from gateway.history.journal import journals
+from gateway.history.disk.journal_file import journals
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.usage.request import RequestUsages
@@ -31,14 +29,13 @@ async def rows(sessions: Sessions) -> dict[UUID, tuple[str, int, bool]]:
         return {row.id: (row.finish_reason, row.generation_tokens, row.censored) for row in found}
 
 
-def kill(writer: HistoryWriter) -> None:
+async def kill(writer: HistoryWriter) -> None:
     """Its process does nothing any more."""
-    writer._spool.seal()
     journal = writer._journal
-    assert journal._timer is not None
-    assert journal._file is not None
-    journal._timer.cancel()
-    journal._file.close()
+    if journal._timer is not None:
+        journal._timer.cancel()
+    await writer._disk.run(partial(journal._file.close, remove=False))
+    await writer._disk.run(writer._backlog.spool.seal)
 
 
 async def next_start(sessions: Sessions, folder: Path) -> HistoryWriter:
@@ -57,8 +54,9 @@ async def test_open_requests_become_rows_once_and_what_ended_keeps_its_record(
     killed._journal.flush()
     killed.record(inserted)
     await killed.flush()
-    killed.record(spooled)  # the journal does not have its end yet
-    kill(killed)
+    killed.record(spooled)  # the journal may not have its end yet
+    await killed._backlog.written()
+    await kill(killed)
     for _ in range(2):
         writer = await next_start(sessions, tmp_path)
         assert await rows(sessions) == {
@@ -77,12 +75,12 @@ async def test_kill_in_the_middle_of_the_next_start_doubles_no_row(
     killed, record = HistoryWriter(sessions, tmp_path), a_record()
     killed.note_starts([(record, an_answer(5))])
     killed._journal.flush()
-    kill(killed)
+    await kill(killed)
     (path,) = journals(tmp_path)
     left = path.read_bytes()
     again = HistoryWriter(sessions, tmp_path)
     again._take_over()
-    again._spool.seal()
+    again._backlog.spool.seal()
     path.write_bytes(left)  # it was killed before it removed the file
     await next_start(sessions, tmp_path)
     assert await rows(sessions) == {record.id: ("lost", 5, True)}
@@ -103,25 +101,3 @@ async def test_lost_request_counts_as_delivered_and_without_a_token_as_nothing(
     usages = RequestUsages(sessions)
     found = [await usages.find(record.id, TENANT) for record in (sent, unsent)]
     assert [(each.prompt_tokens, each.generation_tokens) for each in found] == [(100, 7), (0, 0)]
-
-
-async def test_full_disk_without_a_database_takes_bounded_memory(
-    sessions: Sessions,
-    tmp_path: Path,
-    a_record: Callable[..., Record],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(history_writer, "MAX_UNSPOOLED", 2)
-    writer = HistoryWriter(sessions, tmp_path)
-    full = tmp_path / "000000000001.jsonl"
-    full.symlink_to("/dev/full")
-    records = [a_record(id=new_id()) for _ in range(5)]
-    with capture_logs() as logs:
-        for record in records:
-            writer.record(record)
-    writer._spool.seal()
-    full.unlink()
-    assert (writer.counts["spool_failed"], writer.counts["dropped"]) == (5, 3)
-    assert [each["event"] for each in logs] == ["spool_failed", "history_dropped"]
-    await writer.flush()
-    assert (await rows(sessions)).keys() == {record.id for record in records[:2]}

@@ -12,8 +12,8 @@ from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.history import writer as history_writer
 from gateway.history.audit import AuditTrail, SpooledEntry
+from gateway.history.disk.spool import line_of
 from gateway.history.record import Record
-from gateway.history.spool import line_of
 from gateway.history.writer import CLOSE_S, MAX_ROWS, HistoryWriter
 from models import Instruction, RequestRecord
 from tests.conftest import PATIENCE_S
@@ -100,6 +100,7 @@ async def test_next_start_inserts_records_of_a_killed_process(
 ) -> None:
     dead = HistoryWriter(sessions, tmp_path)
     dead.record(a_record())  # never flushed
+    await dead._backlog.written()
     writer = HistoryWriter(sessions, tmp_path)
     await writer.start()
     await writer.close()
@@ -161,6 +162,7 @@ async def test_full_disk_keeps_records_in_memory_until_they_are_stored(
     folder.rmdir()
     folder.write_text("no folder: every append fails")
     writer.record(a_record())
+    await writer._backlog.written()
     folder.unlink()
     folder.mkdir()
     await writer.flush()
@@ -193,7 +195,7 @@ async def test_audit_entry_of_a_killed_process_is_in_the_trail_once(
     sessions: Sessions, tmp_path: Path
 ) -> None:
     entry = SpooledEntry.of("olga", "engine.paused", "a gateway", after={"paused": True})
-    (tmp_path / "1.jsonl").write_bytes(2 * (line_of(entry) + b"\n"))
+    (tmp_path / "1.jsonl").write_bytes(2 * line_of(entry))
     for _ in range(2):
         writer = HistoryWriter(sessions, tmp_path)
         writer.add_entry(entry)

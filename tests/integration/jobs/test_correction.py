@@ -33,6 +33,7 @@ class Outcomes:
         )
         state.grow([5] * tokens, time.monotonic())
         state.end("stop", time.monotonic())
+        state.release()
         return state
 
 

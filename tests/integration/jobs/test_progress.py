@@ -36,6 +36,23 @@ async def test_progress_and_forecast_are_noted(sessions: Sessions, make_job: Mak
     assert (await reload(sessions, batch)).forecasts == batch.forecasts
 
 
+@pytest.mark.parametrize("stored", [[[1]], ["late", 2], {"a": 1}, [["x", None]]])
+async def test_progress_that_cannot_be_read_is_begun_again(
+    sessions: Sessions, make_job: MakeJob, stored: object
+) -> None:
+    lying = await a_running_job(sessions, make_job, 0.5)
+    await change(sessions, lying, progress=stored, forecasts=stored)
+    other = await a_running_job(sessions, make_job, 0.5)
+    assert len(other.forecasts) == 1
+    await change(sessions, lying, in_progress_at=None, progress=stored)
+    await note_progress(sessions, MODEL)
+    ((at, done),) = (await reload(sessions, lying)).progress
+    assert (at > AGO_S, done) == (True, 50.0)
+    ended = {"status": "completed", "outcome": "completed", "finalizing_at": datetime.now(UTC)}
+    await change(sessions, lying, **ended, forecasts=stored)
+    assert await Calibrations(sessions, MODEL).current() == calibrate([])
+
+
 async def test_ends_of_jobs_move_the_band_of_the_next(
     sessions: Sessions, make_job: MakeJob
 ) -> None:

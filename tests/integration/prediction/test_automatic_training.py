@@ -7,12 +7,14 @@ from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import text
 
 from gateway.database.errors import Sessions
 from gateway.history.audit import AuditTrail
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.lifecycle.auto_training import AutoTraining
+from gateway.prediction.lifecycle.run_log import RunLog
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedule, Schedules
 from gateway.prediction.serving.drift import DriftMonitor
@@ -146,6 +148,62 @@ def feed(
                 max_tokens=10_000,
             )
         )
+
+
+@pytest.mark.parametrize(
+    "settings", ['{"every_s": 60, "least_outcomes": "many", "tau_drop": 7}', '"often"', "[]"]
+)
+async def test_schedule_that_cannot_be_read_is_the_default_where_it_cannot(
+    sessions: Sessions, settings: str
+) -> None:
+    async with sessions.begin() as session:
+        await session.execute(
+            text(
+                "INSERT INTO training_schedules (model, settings, changed_by)"
+                f" VALUES ('demo', '{settings}', 'no one')"
+            )
+        )
+    schedule, change = await Schedules(sessions).show("demo")
+    assert schedule == (Schedule(every_s=60.0) if "60" in settings else Schedule())
+    assert change is not None
+
+
+async def test_run_that_starts_in_the_future_holds_up_no_other(
+    gateways: list[Gateway],
+    outcomes: Callable[[int], Awaitable[None]],
+    sessions: Sessions,
+    registry: StockedRegistry,
+) -> None:
+    await Schedules(sessions).set("demo", replace(NO_TIMER, every_s=3_600.0), by="olga")
+    await outcomes(5)
+    log = RunLog(sessions)
+    ended = await log.queue("demo", by="olga", activate=True)
+    await log.mark_failed(ended.id, "as a test wants")
+    async with sessions.begin() as session:
+        await session.execute(text("UPDATE training_runs SET created_at = 'infinity'"))
+    automatic, runs, _ = gateways[0]
+    await automatic.check()
+    await runs.finished()
+    assert len(await registry.runs()) == 2
+
+
+async def test_version_whose_metrics_cannot_be_read_stops_no_check(
+    gateways: list[Gateway],
+    outcomes: Callable[[int], Awaitable[None]],
+    sessions: Sessions,
+    registry: StockedRegistry,
+    a_version: Callable[..., Predictor],
+    a_record: Callable[..., Record],
+) -> None:
+    await Schedules(sessions).set("demo", replace(NO_TIMER, every_s=3_600.0), by="olga")
+    version = await registry.add(a_version(metrics={"new": "good"}))
+    await registry.activate(version.id, by="olga")
+    await outcomes(5)
+    automatic, runs, drift = gateways[0]
+    feed(drift, version.id, a_record, lambda n: n)
+    await automatic.check()
+    assert len(await registry.runs()) == 1
+    await runs.finished()
 
 
 async def test_default_schedule(sessions: Sessions) -> None:

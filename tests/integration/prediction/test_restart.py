@@ -85,6 +85,7 @@ async def test_damaged_rows_stop_no_start(
         {"features": whole.tobytes(), "first_scored": b"12345678"},
         {"generation_tokens": -1},
         {"response_s": 9.0},
+        {"response_s": 8.0},
     ]
     for given in damaged:
         writer.record(a_record(id=uuid4(), model="again", **given))
@@ -93,7 +94,10 @@ async def test_damaged_rows_stop_no_start(
     await writer.flush()
     async with sessions.begin() as session:
         await session.execute(text("UPDATE requests SET response_s = 'NaN' WHERE response_s = 9"))
+        await session.execute(
+            text("UPDATE requests SET arrived_at = 'infinity' WHERE response_s = 8")
+        )
     with capture_logs() as logs:
         rows = await recent_outcomes(sessions, "again")
     assert [row.outcome.tokens for row in rows] == [9]
-    assert [(each["event"], each["rows"]) for each in logs] == [("history_rows_unusable", 5)]
+    assert [(each["event"], each["rows"]) for each in logs] == [("history_rows_unusable", 6)]

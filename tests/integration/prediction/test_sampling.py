@@ -119,6 +119,20 @@ async def test_rows_whose_numbers_cannot_be_are_left_out_and_counted(
     assert report["unusable"] == {"length": 2, "features": 2, "quantiles": 2, "vectors": 3}
 
 
+@pytest.mark.parametrize("time", ["infinity", "12026-01-01", "2126-01-01"])
+async def test_rows_that_arrive_at_a_time_that_has_not_come_are_left_out_and_counted(
+    sessions: Sessions, store: StoreRecords, a_sample: Callable[..., Record], time: str
+) -> None:
+    await store([a_sample(generation_tokens=7), a_sample(generation_tokens=8)])
+    async with sessions.begin() as session:
+        await session.execute(
+            text(f"UPDATE requests SET arrived_at = '{time}' WHERE generation_tokens = 8")
+        )
+    samples, report = await read_samples(sessions, "model")
+    assert samples.tokens.tolist() == [7]
+    assert (report["found"], report["unusable"]) == (1, {"time": 1})
+
+
 async def test_draw_is_the_same_for_the_same_seed_and_another_for_another(
     sessions: Sessions, store: StoreRecords, a_sample: Callable[..., Record]
 ) -> None:
@@ -334,7 +348,13 @@ async def test_draw_and_count_are_index_only_scans(
     """The count may sort its groups; the draw reads the index in its order."""
     await store([a_sample() for _ in range(2_000)])
     since = datetime.fromtimestamp(0, UTC)
-    given = {"model": "model", "version": FEATURE_VERSION, "since": since, "app": UUID(int=2)}
+    given = {
+        "model": "model",
+        "version": FEATURE_VERSION,
+        "app": UUID(int=2),
+        "since": since,
+        "latest": datetime.now(UTC),
+    }
     async with database.engine.connect() as plain:
         connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("VACUUM ANALYZE requests"))

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from gateway.child_process import child_environment
+from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
@@ -144,17 +145,33 @@ async def test_refused_run_counts_the_rows_that_do_not_count_by_reason(
 
 
 async def test_crashed_run_exits_1_with_the_error_in_its_row(
+    trainer: Trainer, database: Database
+) -> None:
+    rename = "ALTER TABLE training_schedules RENAME TO {}"
+    async with database.engine.begin() as connection:
+        await connection.execute(text(rename.format("away")))
+    try:
+        code, errors, run = await trainer.train()
+    finally:
+        async with database.engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE away RENAME TO training_schedules"))
+    assert (code, run.state) == (1, "failed")
+    assert run.error is not None
+    assert run.error.startswith("the training process failed: ProgrammingError: (psycopg.errors.Un")
+    assert 'relation "training_schedules" does not exist' in errors
+
+
+async def test_schedule_that_cannot_be_read_stops_no_training(
     trainer: Trainer, sessions: Sessions
 ) -> None:
     async with sessions.begin() as session:
         await session.execute(
             text(
                 "INSERT INTO training_schedules (model, settings, changed_by)"
-                """ VALUES ('demo', '{"window": "wide"}', 'no one')"""
+                """ VALUES ('demo', '{"window": "wide", "history_days": null}', 'no one')"""
             )
         )
+    await trainer.outcomes(ROWS)
     code, errors, run = await trainer.train()
-    assert (code, run.state) == (1, "failed")
-    assert run.error is not None
-    assert run.error.startswith("the training process failed: ValidationError: Expected `int`")
-    assert "ValidationError: Expected `int`" in errors.rstrip().splitlines()[-1]
+    assert (code, run.state, run.error) == (0, "succeeded", None)
+    assert "schedule_unreadable" in events(errors)

@@ -1,6 +1,7 @@
 """Limits in the database: who they are for, and that every gateway follows their changes."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, text
 
+from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.history.audit import note
@@ -18,6 +20,7 @@ from gateway.history.writer import HistoryWriter
 from gateway.limits.hold_ledger import Ask, HoldLedger
 from gateway.limits.leased_accounts import open_leased
 from gateway.limits.limit import Effect, Kind, Level, Subjects
+from gateway.limits.token_cost import TokenCost
 from gateway.usage.limits.follower import LimitFollower
 from gateway.usage.limits.lessor import Lessor
 from gateway.usage.limits.limits import Limits, NewLimit, value_of
@@ -201,6 +204,29 @@ async def test_changes_while_the_connection_was_lost_are_followed_after_it(
         )  # fmt: skip
         note(session, "no notification", "limit.set", "node")
     await until(lambda: amounts(follower) == [100, 7])
+
+
+async def test_limits_and_prices_that_cannot_be_read_hold_up_no_other(
+    *,
+    sessions: Sessions,
+    database: Database,
+    build: Builder,
+    follow: Callable[..., LimitFollower],
+) -> None:
+    await build.tenant("acme")
+    limits, prices = Limits(sessions), Prices(sessions)
+    await limits.set(new(None, "100", level="node", kind="tokens_per_day"), by="ada")
+    await limits.set(new("acme", "200"), by="ada")
+    amount = {"input": 1, "cached_input": 1, "output": 10}
+    await prices.set(NewPrice(model="model", **amount), by="ada")  # type: ignore[arg-type]
+    async with database.engine.begin() as connection:
+        await connection.execute(text("UPDATE limits SET period = 'aeon' WHERE level = 'node'"))
+        await connection.execute(text("UPDATE prices SET output = 'NaN'"))
+    follower = follow()
+    await follower.start()
+    assert amounts(follower) == [200]
+    assert follower.prices.cost("default", time.time()) == TokenCost()
+    assert [each.limit.amount for each in await limits.list(limit=9)] == [200]
 
 
 async def test_what_was_used_in_the_period_before_counts(

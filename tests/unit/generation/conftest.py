@@ -30,7 +30,7 @@ from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.history.journal import Begun
+from gateway.history.disk.journal import Begun
 from gateway.history.record import Record
 from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
@@ -145,6 +145,7 @@ class RecordingHistory:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.noted: list[Record] = []
+        self.full = False
         self.observed: list[OpenPrediction | None] = []
         self.begun: list[OpenPrediction] = []
         self.active: UUID | None = None
@@ -161,8 +162,9 @@ class RecordingHistory:
     def note_starts(self, begun: Many[Begun]) -> None:
         self.noted += [record for record, _ in begun]
 
-    def record(self, record: Record) -> None:
+    def record(self, record: Record, released: Callable[[], None]) -> None:
         self.records.append(record)
+        released()
 
     def observe(self, record: Record, opened: OpenPrediction | None = None) -> None:
         assert record is self.records[-1]

@@ -149,6 +149,8 @@ async def test_choices_are_streamed_as_they_grow_and_each_ends_once(scene: Sched
         for state in reversed(states):
             state.end("stop", 1.0)
             await asyncio.sleep(0)
+            state.release()
+            await asyncio.sleep(0)
 
     texts: dict[int, list[str | None]] = {0: [], 1: [], 2: []}
     running = asyncio.create_task(run())
@@ -158,11 +160,30 @@ async def test_choices_are_streamed_as_they_grow_and_each_ends_once(scene: Sched
     assert texts == {0: ["brave", " queen", None], 1: ["brave", " queen", None], 2: [None]}
 
 
+async def test_last_tokens_are_sent_with_the_end_once_that_is_recorded(
+    scene: SchedulerScene,
+) -> None:
+    state = scene.request()
+    pieces = stream_pieces([state])
+    state.grow(scene.encode("brave"), 0.0)
+    state.end("stop", 1.0)
+    reading = asyncio.ensure_future(anext(pieces))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not reading.done()
+    state.release()
+    _, piece = await reading
+    assert piece is not None
+    assert piece.text == "brave"
+    assert await anext(pieces) == (state, None)
+
+
 async def test_failed_choice_ends_the_stream(scene: SchedulerScene) -> None:
     states = [scene.request(), scene.request()]
     for state in states:
         state.grow(scene.encode("brave"), 0.0)
     states[1].end("error", 1.0, GenerationFailed("broken"))
+    states[1].release()
     texts = list[str]()
 
     async def read(reading: list[RequestState]) -> None:

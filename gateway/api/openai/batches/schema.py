@@ -6,6 +6,7 @@ from math import ceil, floor
 from typing import Annotated, Final, Literal, Self, TypeAlias, cast
 from uuid import UUID
 
+import msgspec
 from msgspec import Meta, Struct
 
 from gateway.api.openai.files.schema import BATCH, public_id
@@ -125,6 +126,14 @@ class PrefixSharing(Struct, frozen=True):
     groups: int
     warning: str | None = None
 
+    @classmethod
+    def of(cls, stored: object) -> Self | None:
+        """What a batch's row has; None without, or if it cannot be read."""
+        try:
+            return msgspec.convert(stored, cls | None)
+        except msgspec.ValidationError:
+            return None
+
 
 class BatchAnswer(Struct, frozen=True, kw_only=True):
     """A batch. `expected_completion` and `prefix_sharing` are this gateway's own fields."""
@@ -183,7 +192,7 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
             usage=BatchUsage(*used, sum(used), cached),
             metadata=batch.labels,
             expected_completion=ExpectedCompletion.of(band) if band else None,
-            prefix_sharing=PrefixSharing(**batch.sharing) if batch.sharing else None,
+            prefix_sharing=PrefixSharing.of(batch.sharing),
         )
 
 

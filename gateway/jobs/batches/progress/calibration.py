@@ -12,10 +12,12 @@ misses, as long as jobs stay alike.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from gateway.jobs.batches.progress.completion import Forecast, Scale
@@ -43,6 +45,17 @@ class NotedForecast(Struct, frozen=True, array_like=True):
     def z(self, ended: float) -> float:
         """The error, for a job that ended then."""
         return math.log(max(ended - self.at, LEAST_LEFT_S) / self.left_s) / self.error
+
+
+def noted_forecasts(stored: object) -> list[NotedForecast]:
+    """The forecasts that a job's row has; those that cannot be read are left out."""
+    found: list[NotedForecast] = []
+    for each in stored if isinstance(stored, list) else ():
+        with suppress(msgspec.ValidationError):
+            noted = msgspec.convert(each, NotedForecast)
+            if noted.left_s > 0 and noted.error > 0:
+                found.append(noted)
+    return found
 
 
 class EndedJob(Struct, frozen=True):

@@ -3,15 +3,14 @@
 import time
 from typing import Final
 
-import msgspec
 from sqlalchemy import select
 
 from gateway.database.errors import Sessions, transaction
 from gateway.jobs.batches.progress.calibration import (
     Calibration,
     EndedJob,
-    NotedForecast,
     calibrate,
+    noted_forecasts,
 )
 from models import Batch
 
@@ -49,8 +48,5 @@ class Calibrations:
         async with transaction(self._sessions) as session:
             rows = (await session.execute(newest)).all()
         return [
-            EndedJob(
-                msgspec.convert(row.forecasts, list[NotedForecast]), row.finalizing_at.timestamp()
-            )
-            for row in rows
+            EndedJob(noted_forecasts(row.forecasts), row.finalizing_at.timestamp()) for row in rows
         ]

@@ -4,12 +4,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+import structlog
 from sqlalchemy import select
 
 from gateway.database.errors import Sessions, now_of, transaction
 from gateway.jobs.batches.progress.calibration import (
     Calibration,
     NotedForecast,
+    noted_forecasts,
     share_to_note,
 )
 from gateway.jobs.batches.progress.completion import (
@@ -24,6 +26,8 @@ from models import Batch
 INTERVAL_S: Final = 2.0
 RUNNING: Final = ("in_progress",)
 
+log = structlog.get_logger()
+
 
 async def note_progress(sessions: Sessions, model: str) -> None:
     """Add the present progress of every running job; one gateway does, others skip the job."""
@@ -34,7 +38,7 @@ async def note_progress(sessions: Sessions, model: str) -> None:
             samples, started = _samples(batch), batch.in_progress_at
             if not samples and started is not None:
                 samples = [(started.timestamp(), 0.0)]
-            if now - samples[-1][0] >= INTERVAL_S:
+            if not samples or now - samples[-1][0] >= INTERVAL_S:
                 samples = with_sample(samples, now, batch.work_done)
                 batch.progress = samples
             _note_forecast(batch, samples, now)
@@ -59,7 +63,7 @@ def completion_of(
 
 def _note_forecast(batch: Batch, samples: list[Sample], now: float) -> None:
     """Note what is expected of a job if it has just passed a share at which that is noted."""
-    noted = msgspec.convert(batch.forecasts, list[NotedForecast])
+    noted = noted_forecasts(batch.forecasts)
     share, found = share_to_note(_share(batch), noted), forecast(samples, _left(batch))
     if share is not None and found is not None and found.left_s > 0:
         noted.append(NotedForecast.of(share, now, found))
@@ -67,7 +71,12 @@ def _note_forecast(batch: Batch, samples: list[Sample], now: float) -> None:
 
 
 def _samples(batch: Batch) -> list[Sample]:
-    return [(at, done) for at, done in batch.progress]
+    """The progress so far; none if what is stored cannot be read."""
+    try:
+        return msgspec.convert(batch.progress, list[Sample])
+    except msgspec.ValidationError as error:
+        log.warning("batch_progress_unreadable", batch=str(batch.id), reason=str(error))
+        return []
 
 
 def _left(batch: Batch) -> float:

@@ -4,10 +4,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.history import spool as spool_module
+from gateway.history.disk import spool as spool_module
+from gateway.history.disk.spool import Spool, line_of, read_sealed
 from gateway.history.late_embeddings import LateEmbeddings, merged
 from gateway.history.record import Record
-from gateway.history.spool import Spool, read_sealed
 
 
 def test_sealed_files_hold_every_record_in_order(
@@ -15,10 +15,10 @@ def test_sealed_files_hold_every_record_in_order(
 ) -> None:
     spool = Spool(tmp_path)
     records = [a_record(generation_tokens=tokens) for tokens in (1, 2, 3)]
-    spool.append(records[0])
+    spool.append([line_of(records[0])])
     spool.seal()
     for record in records[1:]:
-        spool.append(record)
+        spool.append([line_of(record)])
     assert [record for path in spool.seal() for record in read_sealed(path)] == records
 
 
@@ -27,9 +27,9 @@ def test_records_of_a_killed_process_are_found(
 ) -> None:
     left = a_record()
     dead = Spool(tmp_path)
-    dead.append(left)  # never sealed
+    dead.append([line_of(left)])  # never sealed
     after = Spool(tmp_path)
-    after.append(a_record())
+    after.append([line_of(a_record())])
     first, second = after.seal()
     assert read_sealed(first) == [left]
     assert second != first
@@ -41,7 +41,7 @@ def test_line_cut_off_by_a_power_loss_does_not_hide_the_others(
 ) -> None:
     spool = Spool(tmp_path)
     whole = a_record()
-    spool.append(whole)
+    spool.append([line_of(whole)])
     (path,) = spool.seal()
     path.write_bytes(path.read_bytes() * 2)
     path.write_bytes(path.read_bytes()[:-20])
@@ -75,7 +75,7 @@ def test_late_embeddings_lie_between_records(
         user_input=b"\x00\x3c",
     )
     for line in (record, late):
-        spool.append(line)
+        spool.append([line_of(line)])
     (sealed,) = spool.seal()
     assert read_sealed(sealed) == [record, late]
     assert merged([record, late]) == ([late.added_to(record)], [])
@@ -86,7 +86,7 @@ def test_line_that_cannot_be_read_is_set_aside_once_however_often_the_file_is_re
     tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     spool, counted = Spool(tmp_path), list[int]()
-    spool.append(a_record())
+    spool.append([line_of(a_record())])
     (path,) = spool.seal()
     path.write_bytes(path.read_bytes() + b'{"not": "a record"}\n\xff\r{}\n')
     for _ in range(3):
@@ -102,7 +102,7 @@ def test_a_file_is_small_enough_to_be_read_whole(
     monkeypatch.setattr(spool_module, "FILE_LINES", 3)
     spool, records = Spool(tmp_path), [a_record() for _ in range(8)]
     for record in records:
-        spool.append(record)
+        spool.append([line_of(record)])
     read = [read_sealed(path) for path in spool.seal()]
     assert [len(lines) for lines in read] == [3, 3, 2]
     assert [line for lines in read for line in lines] == records

@@ -1,4 +1,4 @@
-"""The local spool: a request's record is on disk before its client gets the last byte."""
+"""The files of the spool, which keep history until Postgres has it."""
 
 import errno
 import os
@@ -28,8 +28,8 @@ class Spool:
     """Records, late embeddings of earlier ones, and audit entries, in files of one folder, one JSON
     line each.
 
-    `append` writes to the open file; `seal` closes it, and so do `FILE_LINES` lines. The writer
-    inserts and removes sealed files. Files left by an earlier process count as sealed.
+    `append` writes to the open file; `seal` closes it, and so do `FILE_LINES` lines. Sealed files
+    are inserted and removed. Files left by an earlier process count as sealed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,18 +40,28 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._lines = 0  # of the open file
 
-    def append(self, record: SpoolLine) -> None:
-        """Write one line; it survives a killed process. OSError if the write fails."""
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Write lines; on return they survive a killed process. OSError if the write fails.
+
+        Then some of them may be written: lines that are there twice have the effect of one.
+        """
         if self._file is None:
+            self._file = self._path(self._number + 1).open("ab", buffering=0)
             self._number += 1
-            self._file = self._path(self._number).open("ab", buffering=0)
             self._lines = 0
-        line = line_of(record) + b"\n"
-        if self._file.write(line) != len(line):  # the next line needs a file of its own
+        data = b"".join(lines)
+        try:
+            written = self._file.write(data)
+        except OSError:
             self._close()
-            raise OSError(errno.ENOSPC, "a record was written only in part")
-        self._lines += 1
-        if self._lines == FILE_LINES:
+            if self._lines == 0:
+                self._number -= 1  # the next write opens it again
+            raise
+        self._lines += len(lines)
+        if written < len(data):  # the next line needs a file of its own
+            self._close()
+            raise OSError(errno.ENOSPC, "lines were written only in part")
+        if self._lines >= FILE_LINES:
             self._close()
 
     def seal(self) -> list[Path]:
@@ -111,4 +121,4 @@ def set_aside(path: Path, lines: Sequence[bytes]) -> int:
 
 def line_of(record: SpoolLine) -> bytes:
     """What the spool keeps, as a line of it."""
-    return _encoder.encode(record)
+    return _encoder.encode(record) + b"\n"
