@@ -7,7 +7,7 @@ from torch import Tensor
 class LayerBuffers:
     """Two buffers that layers use in turns: while one is attended, the next one is fetched.
 
-    Memory from the system anew would cost more than the copy into it: a page fault for each 4 KB.
+    Fresh memory from the system would cost more than the copy into it: a page fault for each 4 KB.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:

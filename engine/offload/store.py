@@ -75,7 +75,7 @@ class OffloadStore:
         self.host_layer(layer).index_copy_(0, rows.reshape(-1), both.to("cpu"))
 
     def values_of(self, tokens: int) -> int:
-        """The number of values in a layer of the pages that hold so many tokens."""
+        """The number of values in a layer of the pages that hold these tokens."""
         layout = self.layout
         row = layout.shape.kv_heads * 2 * layout.shape.head_dim
         return -(-tokens // layout.page_tokens) * layout.page_tokens * row

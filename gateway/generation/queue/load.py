@@ -22,7 +22,7 @@ DEFAULT_TENANT_CONTEXTS: Final = 16  # longest requests that a tenant may queue 
 TENANTS: Final = 4  # full tenant queues that fit the node's queue by default
 CAUTION: Final = 1.25  # by which a retry comes later than at the recent pace
 FADE: Final = 0.98  # weight that a running mean keeps at each step or request
-HONOURED: Final = 1.25  # of a bound, up to which those are let in that come when they were told
+HONOURED: Final = 1.25  # of a bound, up to which those are let in that come at their time
 MAX_CLIENT_WAIT_S: Final = 60.0  # official clients ignore a longer Retry-After and retry at once
 
 
@@ -137,7 +137,7 @@ class QueueLoad:
         return whole_seconds(due_s - now_s)
 
     def _starts_per_s(self, tenants: int) -> Level:
-        """What leaves a queue at the engine's recent pace, which so many tenants share."""
+        """What leaves a queue at the engine's recent pace, which this number of tenants shares."""
         tokens = (self.pace or 0.0) / max(tenants, 1)
         return Level(tokens / self._mean_tokens if self._mean_tokens else 0.0, tokens)
 
@@ -193,7 +193,7 @@ class _Bounded(NamedTuple):
     pace: Level
 
     def holds(self, asked: Amount, now_s: float, *, due: bool) -> bool:
-        """Whether these fit in addition; if they were not told to come, next to all that were."""
+        """Whether these fit in addition; before their time, next to all that come back."""
         after = self._with(asked)
         if due:
             requests, tokens = self.bound.requests, self.bound.tokens
@@ -205,10 +205,10 @@ class _Bounded(NamedTuple):
         """The rest of a message: what room is kept, if these would fit without."""
         if not self._with(asked).within(self.bound):
             return ""
-        return ", and the room is kept for others, which were told when to come again"
+        return ", and the room is kept for others, which come back at a time that they were given"
 
     def room_at(self, asked: Amount, now_s: float) -> float:
-        """When these fit after all that were told to come. Now, if the pace is not known."""
+        """When these fit after all that come back. Now, if the pace is not known."""
         *_, (at_s, level) = self.returning.levels(self._with(Amount()), self.pace, now_s)
         beyond = max(
             0.0 if not pace else (queued + own - most) / pace

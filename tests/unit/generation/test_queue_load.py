@@ -136,26 +136,26 @@ def test_every_refused_request_has_its_time_and_is_let_in_then() -> None:
     for name in waiting:
         load.add(name, "a", 10)
     load.stepped(20, 1.0)  # two requests a second
-    told = {}
+    given = {}
     for number in range(12):
         with pytest.raises(TenantQueueFull) as refused:
             load.check("a", 1, 10, name=number)
-        told[number] = refused.value.retry_after_s or 0.0
-    assert list(told.values()) == sorted(told.values())
+        given[number] = refused.value.retry_after_s or 0.0
+    assert list(given.values()) == sorted(given.values())
     for second in range(1, 13):
         now_s = float(second)
         for _ in range(min(2, len(waiting))):
             load.remove(waiting.popleft())
-        for number in [number for number, at_s in told.items() if at_s == second]:
+        for number in [number for number, at_s in given.items() if at_s == second]:
             load.check("a", 1, 10, name=number)
             load.appointments.keep(number)
             load.add(f"again {number}", "a", 10)
             waiting.append(f"again {number}")
-    assert max(told.values()) <= 12
+    assert max(given.values()) <= 12
     assert not len(load.appointments)
 
 
-def test_a_newcomer_is_let_in_that_keeps_nobody_from_coming_back() -> None:
+def test_a_newcomer_is_let_in_that_keeps_no_one_from_coming_back() -> None:
     now_s = 0.0
     load = QueueLoad(QueueBounds(requests=4, tenant_requests=4), clock=lambda: now_s)
     for number in range(4):
@@ -176,7 +176,7 @@ def test_a_newcomer_is_let_in_that_keeps_nobody_from_coming_back() -> None:
         load.check("a", 1, 10, name="new")
 
 
-def test_those_who_were_told_to_come_may_exceed_a_bound_by_a_quarter() -> None:
+def test_those_who_come_at_their_time_may_exceed_a_bound_by_a_quarter() -> None:
     now_s = 0.0
     load = QueueLoad(QueueBounds(requests=4, tenant_requests=4), clock=lambda: now_s)
     for number in range(4):
