@@ -1,6 +1,7 @@
 """The HTTP server: it answers from the first moment, and the application once that is there."""
 
 import contextlib
+import ipaddress
 import math
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -18,7 +19,7 @@ from gateway.api.health import GET_AND_HEAD, Health
 from gateway.api.http_metrics import HttpMetrics
 from gateway.api.request_id import IdentifyingApp
 from gateway.dashboard.view.starting import starting_page
-from gateway.errors import GatewayStarting
+from gateway.errors import GatewayStarting, StartupFailure
 from gateway.settings import Settings
 
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first
@@ -49,7 +50,10 @@ class Server(uvicorn.Server):
 
 
 def build_server(settings: Settings, front: Front, metrics: HttpMetrics) -> Server:
-    """The server of an application, within the settings' bounds."""
+    """The server of an application, within the settings' bounds.
+
+    StartupFailure if an address of `trusted_proxies` is none.
+    """
     return Server(
         uvicorn.Config(
             front,
@@ -57,6 +61,7 @@ def build_server(settings: Settings, front: Front, metrics: HttpMetrics) -> Serv
             ws="none",
             loop="none",
             lifespan="off",
+            forwarded_allow_ips=_addresses(settings.trusted_proxies),
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -65,6 +70,16 @@ def build_server(settings: Settings, front: Front, metrics: HttpMetrics) -> Serv
             timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
+
+
+def _addresses(trusted: str) -> str:
+    """The addresses and networks, checked: the server would take a misspelt one for a name."""
+    for address in trusted.split(",") if trusted != "*" else ():
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            raise StartupFailure(f"LMAAS_TRUSTED_PROXIES: {error}") from error
+    return trusted
 
 
 def _starting_app(settings: Settings, metrics: HttpMetrics, phase: Callable[[], str]) -> Litestar:

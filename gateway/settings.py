@@ -14,6 +14,7 @@ PREFIX = "LMAAS_"
 SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY", "LMAAS_UPSTREAM_API_KEY")
 Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
 ModelName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]+$")]
+ADDRESS = r"[0-9A-Fa-f.:]+(/[0-9]{1,3})?"
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
 
 
@@ -33,6 +34,15 @@ class Settings(Struct, frozen=True, rename=_variable):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="port to serve on; 0 takes a free one")
     ] = 8000
+    trusted_proxies: Annotated[
+        str,
+        Meta(
+            pattern=rf"^(\*|{ADDRESS}(,{ADDRESS})*)$",
+            description="addresses and networks of reverse proxies, with commas between them, such "
+            "as `10.0.0.0/8`, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; `*`: "
+            "of all clients",
+        ),
+    ] = "127.0.0.1,::1"
     max_connections: Annotated[
         int,
         Meta(

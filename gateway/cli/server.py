@@ -92,10 +92,12 @@ def _stop(number: int, node: GatewayNode, server: Server, report: StartReport) -
 def _print_keys(node: GatewayNode, url: str) -> None:
     """Print new keys, once, and an example request. Never print a key from the settings."""
     settings = node.settings
+    reached_at = settings.public_url or url
     if node.admin_key.is_new:
         path = admin_key_file(settings.data_folder)
         click.echo(f"\nadmin key (kept in {path}): {node.admin_key.secret}")
+        click.echo(f"sign in with it in a browser: {reached_at.rstrip('/')}/")
     if node.demo_key is not None:
-        click.echo(introduction(settings, node.served, settings.public_url or url))
+        click.echo(introduction(settings, node.served, reached_at))
         click.echo("`lmaas example` prints this again")
     sys.stdout.flush()

@@ -13,7 +13,7 @@ from gateway.api.openai.ceilings import provide_ceiling
 from gateway.api.openai.timeouts import provide_timeouts
 from gateway.dashboard.access.attempts import SignInAttempts
 from gateway.dashboard.access.guard import (
-    COOKIE,
+    cookie_name,
     provide_session,
     provide_viewer,
     session_guard,
@@ -161,7 +161,7 @@ async def front_page(
         "accept", ""
     ):
         raise NotFoundException
-    known = sessions.find(request.cookies.get(COOKIE, ""))
+    known = sessions.find(request.cookies.get(cookie_name(request), ""))
     there = SIGN_IN if known is None else "/page/now"
     return Response(None, status_code=303, headers={**HEADERS, "location": there})
 

@@ -1,14 +1,17 @@
 """Lists finished requests, newest first, a page at a time.
 
 Each filter alone reads an index in the order of arrival, so that a page costs the same whether
-history has thousands of rows or millions.
+history has thousands of rows or millions. No index serves a range of lengths or waits in that
+order: such a page looks through the newest `MAX_SCANNED` requests that the other filters leave, and
+the next one goes on after the last of those.
 """
 
 import base64
+import operator
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -35,10 +38,12 @@ from models import ApiKey, App, RequestRecord, Tenant
 from models.record import RARE_OUTCOME, RARE_TIER, USUAL_OUTCOMES, USUAL_TIER
 
 Outcome: TypeAlias = Literal["stop", "length", "cancelled", "error", "lost"]
+Compare: TypeAlias = Callable[[Any, float], ColumnElement[bool]]
 
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 PLACE_FORM: Final = ">q16s"  # microseconds since the epoch, id
+MAX_SCANNED: Final = 20_000  # requests: some ten milliseconds
 # Never the vectors, which are most of a row.
 COLUMNS: Final = (
     RequestRecord.id,
@@ -76,6 +81,7 @@ class RequestFilter(Struct, frozen=True, kw_only=True):
 
     Tenant, app and key are ids or names; a name stands for every one of that name. `key_id` is an
     id alone, which no name can stand for. The tier of requests that asked for none is `default`.
+    The bounds of lengths, in generated tokens, and of waits include both ends.
     """
 
     since: datetime | None = None
@@ -88,6 +94,18 @@ class RequestFilter(Struct, frozen=True, kw_only=True):
     model: str | None = None
     tier: str | None = None
     outcome: Outcome | None = None
+    least_tokens: int | None = None
+    most_tokens: int | None = None
+    least_wait_s: float | None = None
+    most_wait_s: float | None = None
+
+
+class Range(NamedTuple):
+    """A bound of a column's values."""
+
+    column: str
+    compare: Compare
+    bound: float
 
 
 class Place(Struct, frozen=True):
@@ -157,7 +175,10 @@ class FinishedRequest(Struct, frozen=True, kw_only=True):
 
 
 class RequestPage(Struct, frozen=True):
-    """A page of finished requests, newest first, and where the next one starts, if there is one."""
+    """A page of finished requests, newest first, and where the next one starts, if there is one.
+
+    By length or wait a page may have few items, even none, and still have a next one.
+    """
 
     items: list[FinishedRequest]
     next_after: str | None
@@ -166,8 +187,9 @@ class RequestPage(Struct, frozen=True):
 class RequestList:
     """Lists finished requests."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, *, max_scanned: int = MAX_SCANNED) -> None:
         self._sessions = sessions
+        self._max_scanned = max_scanned
 
     async def read(self, wanted: RequestFilter, *, limit: int, after: str | None) -> RequestPage:
         """At most `limit` requests, those after the `next_after` of the previous page."""
@@ -177,12 +199,18 @@ class RequestList:
             if subjects.column is not None and not subjects.ids:
                 return RequestPage([], None)
             conditions = [*_conditions(wanted, place), *subjects.conditions]
-            page = _page(subjects, conditions, limit + 1)
-            rows = (await session.execute(_named(page))).all()
+            scanned, ranges = limit + 1, _ranges(wanted)
+            if ranges:
+                scanned = max(self._max_scanned // max(len(subjects.ids), 1), limit + 1)
+            page = _page(subjects, conditions, scanned)
+            matching = _within(page, ranges, limit + 1) if ranges else page
+            rows = (await session.execute(_named(matching))).all()
+            last = rows[limit - 1] if len(rows) > limit else None
+            if last is None and ranges:
+                last = (await session.execute(_nth(page, scanned))).one_or_none()
         items = [FinishedRequest(**row._mapping) for row in rows[:limit]]  # noqa: SLF001  public API
-        if len(rows) <= limit:
-            return RequestPage(items, None)
-        return RequestPage(items, Place(items[-1].arrived_at, items[-1].id).encode())
+        following = None if last is None else Place(last.arrived_at, last.id).encode()
+        return RequestPage(items, following)
 
 
 def _conditions(wanted: RequestFilter, place: Place | None) -> list[ColumnElement[bool]]:
@@ -236,6 +264,30 @@ def _page(subjects: Subjects, conditions: Sequence[ColumnElement[bool]], rows: i
     each = newest.where(subjects.column == of.c.id).lateral()
     order = (each.c.arrived_at.desc(), each.c.id.desc())
     return select(each).select_from(of.join(each, true())).order_by(*order).limit(rows).subquery()
+
+
+def _ranges(wanted: RequestFilter) -> list[Range]:
+    """The wanted bounds of lengths and waits."""
+    bounds: list[tuple[str, Compare, float | None]] = [
+        ("generation_tokens", operator.ge, wanted.least_tokens),
+        ("generation_tokens", operator.le, wanted.most_tokens),
+        ("waited_s", operator.ge, wanted.least_wait_s),
+        ("waited_s", operator.le, wanted.most_wait_s),
+    ]
+    return [Range(name, compare, bound) for name, compare, bound in bounds if bound is not None]
+
+
+def _within(page: FromClause, ranges: Sequence[Range], rows: int) -> FromClause:
+    """The newest rows of a page that are within these ranges."""
+    conditions = [each.compare(page.c[each.column], each.bound) for each in ranges]
+    order = (page.c.arrived_at.desc(), page.c.id.desc())
+    return select(page).where(*conditions).order_by(*order).limit(rows).subquery()
+
+
+def _nth(page: FromClause, number: int) -> Select[Any]:
+    """The place of the row of this number, the newest is 1; nothing if there are fewer."""
+    order = (page.c.arrived_at.desc(), page.c.id.desc())
+    return select(page.c.arrived_at, page.c.id).order_by(*order).offset(number - 1).limit(1)
 
 
 def _named(page: FromClause) -> Select[Any]:

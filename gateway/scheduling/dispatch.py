@@ -3,7 +3,8 @@
 The response ratio is that of HRRN (highest response ratio next; Magnus, arXiv 2406.04785).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -72,9 +73,22 @@ def dispatch_of(
 
 
 def waiting_batch_of(
-    name: str, requests: Sequence[QueuedRequest], *, serving_s: float, now_s: float
+    name: str,
+    requests: Sequence[QueuedRequest],
+    *,
+    serving_s: float,
+    now_s: float,
+    ordered: Callable[[], Iterator[QueuedRequest]] | None = None,
 ) -> WaitingBatch:
-    """A queued batch of these requests."""
+    """A queued batch of these requests, which are in order unless `ordered` puts them in order."""
     waited_s = now_s - min(request.arrived_s for request in requests)
-    ratio = response_ratio(waited_s, serving_s)
-    return WaitingBatch(name, tuple(requests), serving_s, ratio)
+    tenants = {request.tenant for request in requests}
+    return WaitingBatch(
+        name,
+        len(requests),
+        tenants.pop() if len(tenants) == 1 else None,
+        max(request.median for request in requests),
+        serving_s,
+        response_ratio(waited_s, serving_s),
+        ordered or partial(iter, requests),
+    )

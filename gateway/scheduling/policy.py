@@ -1,6 +1,6 @@
 """The scheduling policies by name, behind one interface."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from msgspec import Struct
@@ -103,8 +103,15 @@ class Policy(Protocol):
         A lock-step batch is not limited by `max_running`.
         """
 
-    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
-        """The queued batches, in the order in which they would start now."""
+    def waiting(self, now_s: float) -> Iterator[WaitingBatch]:
+        """The queued batches, in the order in which they would start now.
+
+        No more is put in order than is read from it, before the queue changes.
+        """
+
+    @property
+    def batches(self) -> int:
+        """Number of queued batches."""
 
     def __len__(self) -> int:
         """Number of queued requests."""

@@ -1,5 +1,6 @@
 """Input of the scheduler: queued requests, batches of them, and running sequences."""
 
+from collections.abc import Callable, Iterator
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
@@ -127,19 +128,22 @@ class RunningSequence(Struct, frozen=True):
 
 
 class WaitingBatch(Struct, frozen=True):
-    """A queued batch: its requests in order, its serving time S, its response ratio R now."""
+    """A queued batch of `size` requests: its serving time S, its response ratio R now.
+
+    `generation_tokens` is G(B), the longest predicted generation. `tenant` is that of all its
+    requests; None if they are of several. `ordered` puts no more requests in order than are read
+    from it, before the queue changes.
+    """
 
     id: str
-    requests: tuple[QueuedRequest, ...]
+    size: int
+    tenant: str | None
+    generation_tokens: float
     serving_s: float
-    ratio: float = 1.0
+    ratio: float
+    ordered: Callable[[], Iterator[QueuedRequest]]
 
     @property
-    def generation_tokens(self) -> float:
-        """G(B): the longest predicted generation."""
-        return max(request.median for request in self.requests)
-
-    @property
-    def oldest_s(self) -> float:
-        """Arrival time of its oldest request."""
-        return min(request.arrived_s for request in self.requests)
+    def requests(self) -> tuple[QueuedRequest, ...]:
+        """All its requests in order."""
+        return tuple(self.ordered())

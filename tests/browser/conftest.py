@@ -9,8 +9,10 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -34,6 +36,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if CHROMIUM is None and here in item.path.parents:
             item.add_marker(pytest.mark.skip(reason="Chromium is not installed"))
+
+
+# Lengths around their predictions, one every `gap_s` back from `newest`; the ids hold these times.
+HISTORY = """
+    INSERT INTO requests (
+        arrived_at, id, tenant_id, app_id, api_key_id, end_user, model, streamed, prompt_tokens,
+        user_input_tokens, max_tokens, temperature, top_p, quantiles, prediction_source,
+        feature_version, features, instruction_hash, generation_tokens, finish_reason, censored,
+        policy, batch_id, batch_size, preemptions, queued_s, first_token_s, response_s, gateway_id)
+    SELECT at,
+           (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0')
+            || '7000a' || substr(md5(number::text || random()::text), 1, 15))::uuid,
+           apps.tenant_id, apps.id, gen_random_uuid(), 'user ' || number %% 7, 'lmaas-demo', false, 40, 20, 2048,
+           1, 1, ARRAY[m * 0.4, m * 0.7, m, m * 1.5, m * 2.2, m * 3], 'model', 0, '', '',
+           greatest(1, round(m * exp(0.6 * (random() + random() + random() - 1.5) * 2))), 'stop',
+           false, 'lmaas', number::text, 1, 0, random(), 1 + random(), 2 + random(), %(gateway)s
+    FROM (SELECT number, %(newest)s - number * %(gap_s)s * interval '1 second' AS at,
+                 exp(ln(12) + 4 * random()) AS m
+          FROM generate_series(1, %(rows)s) AS number) AS drawn,
+         LATERAL (SELECT id, tenant_id FROM apps ORDER BY id LIMIT 1 OFFSET number %% 3) AS apps
+"""
+ENGINE_COST = """
+    INSERT INTO engine_costs (
+        gateway_id, model, device, dtype, measured_at, steps, error, step_s, prompt_token_s,
+        prompt_read_s, sequence_s, kv_token_s, pages, page_tokens, context_tokens)
+    VALUES (%s, 'lmaas-demo', 'cpu', 'float32', now(), 900, 0.05, 0.004, 0.0001, 0, 0.001, 0, 256,
+            16, 4096)
+"""
 
 
 class Site:
@@ -68,10 +98,14 @@ class Site:
             await context.close()
         return self._signed_in[key]
 
-    def execute(self, statement: str, *values: Any) -> None:
-        """Change the database."""
+    def add_history(self, rows: int, newest: datetime, gap_s: float) -> None:
+        """Insert requests of the first three apps, and the measured engine that served them."""
+        gateway = uuid4()
+        drawn = {"rows": rows, "newest": newest, "gap_s": gap_s, "gateway": gateway}
         with psycopg.connect(self.database_url, autocommit=True) as connection:
-            connection.execute(statement, values)
+            connection.execute(HISTORY, drawn)
+            connection.execute(ENGINE_COST, [gateway])
+            connection.execute("ANALYZE requests")
 
 
 async def sign_in(page: Page, key: str) -> None:

@@ -37,6 +37,34 @@ async def test_users_are_shown_as_text_and_filtered(answered: list[str], page: A
     await expect(page.locator(".empty")).to_contain_text("No finished request matches")
 
 
+async def test_lengths_and_waits_filter_the_list_and_its_csv(
+    site: Site, answered: list[str], page: Any
+) -> None:
+    assert answered
+    await page.goto("/page/requests?user=ann")
+    lengths = [
+        text.split(" of ")[0] for text in await page.locator("tbody td.length").all_inner_texts()
+    ]
+    longest = max(map(int, lengths))
+    await page.fill("#tokens_from", str(longest))
+    await page.fill("#wait_from", "0")
+    await page.keyboard.press("Enter")
+    rows = page.locator("tbody tr")
+    await expect(rows).to_have_count(lengths.count(str(longest)), timeout=PATIENCE_MS)
+    assert await violations(page) == []
+    async with site.gateway.stranger() as client:
+        await signed_in(client, ADMIN_KEY)
+        address = await page.get_by_role("link", name="Download").get_attribute("href")
+        answer = await client.get(address)
+    found = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [int(row["generation_tokens"]) for row in found] == [longest] * await rows.count()
+    await page.get_by_role("link", name="waited 10 s or more").click()
+    await expect(page.get_by_role("link", name="waited 10 s or more")).to_have_attribute(
+        "aria-current", "true"
+    )
+    assert await page.input_value("#wait_from") == "10"
+
+
 async def test_csv_has_the_filtered_rows_and_no_formula(site: Site, answered: list[str]) -> None:
     async with site.gateway.client() as client:
         await client.chat.completions.create(
@@ -72,7 +100,7 @@ async def test_an_apps_key_sees_its_own_requests_alone(site: Site, answered: lis
 async def test_wrong_filters_are_named(site: Site) -> None:
     async with site.gateway.stranger() as client:
         await signed_in(client, ADMIN_KEY)
-        for query, named in (("since=soon", "since"), ("outcome=odd", "outcome")):
+        for query, named in (("since=soon", "since"), ("tokens_to=-1", "tokens_to")):
             answer = await client.get(f"/page/requests?{query}")
             assert answer.status_code == 400
             assert named in answer.text

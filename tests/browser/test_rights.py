@@ -50,7 +50,7 @@ async def test_the_cookie_is_out_of_reach_of_scripts_and_of_other_sites(site: Si
     async with site.gateway.stranger() as client:
         answer = await client.post("/page/sign-in", data={"key": ADMIN_KEY})
     cookie = answer.headers["set-cookie"]
-    assert cookie.startswith(f"{COOKIE}=")
+    assert cookie.startswith(f"{COOKIE}_{site.url.rpartition(':')[2]}=")
     assert {"httponly", "samesite=strict"} <= {part.strip().lower() for part in cookie.split(";")}
     assert ADMIN_KEY not in cookie
 
@@ -151,6 +151,36 @@ async def test_a_revoked_key_ends_its_sessions(site: Site) -> None:
         keys = (await admin.get("/admin/scoped-keys?name=engine")).json()["data"]
         await admin.delete(f"/admin/scoped-keys/{keys[0]['id']}")
         assert (await client.get("/page/queue")).status_code == 303
+
+
+async def test_a_proxy_on_the_same_host_is_believed_whose_sign_ins_it_passes_on(
+    site: Site,
+) -> None:
+    async def signed(address: str, **more: str) -> httpx.Response:
+        headers = {"x-forwarded-for": address, **more}
+        return await client.post("/page/sign-in", data={"key": "wrong-key"}, headers=headers)
+
+    async with site.gateway.stranger() as client:
+        answers = [await signed("192.0.2.1") for _ in range(MAX_FAILURES + 1)]
+        assert answers[-1].status_code == 429
+        assert (await signed("198.51.100.7, 192.0.2.1")).status_code == 429
+        assert (await signed("192.0.2.2")).status_code == 401
+        secure = await client.post(
+            "/page/sign-in", data={"key": ADMIN_KEY}, headers={"x-forwarded-proto": "https"}
+        )
+    assert "secure" in secure.headers["set-cookie"].lower()
+
+
+async def test_an_address_that_is_no_trusted_proxy_speaks_for_itself(site: Site) -> None:
+    elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.3", verify=NO_TLS)
+    async with site.gateway.stranger(transport=elsewhere) as client:
+        for number in range(MAX_FAILURES + 1):
+            answer = await client.post(
+                "/page/sign-in",
+                data={"key": "wrong-key"},
+                headers={"x-forwarded-for": f"192.0.2.{number}"},
+            )
+    assert answer.status_code == 429
 
 
 async def test_wrong_keys_are_refused_and_too_many_of_them_stop_the_sign_in(site: Site) -> None:

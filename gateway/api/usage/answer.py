@@ -1,8 +1,6 @@
 """Usage as JSON or CSV: query parameters and answers that `/admin/usage` and `/v1/usage` share."""
 
-import csv
 from datetime import UTC, date, datetime, timedelta
-from io import StringIO
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 import msgspec
@@ -11,6 +9,7 @@ from litestar.params import QueryParameter
 from msgspec import Struct
 
 from gateway.api.openapi import CSV
+from gateway.api.usage.csv_text import csv_text
 from gateway.api.validation import STORABLE
 from gateway.usage.report import Group, Usage, UsagePage
 
@@ -106,8 +105,4 @@ def usage_response(
 
 def usage_csv(page: UsagePage) -> str:
     """A line for each sum, under a line of names; what is null is empty."""
-    written = StringIO(newline="")
-    lines = csv.writer(written)
-    lines.writerow(Usage.__struct_fields__)
-    lines.writerows(msgspec.structs.astuple(each) for each in page.items)
-    return written.getvalue()
+    return csv_text([Usage.__struct_fields__, *map(msgspec.structs.astuple, page.items)])

@@ -15,6 +15,7 @@ from gateway.errors import Forbidden, Unauthenticated
 from gateway.tenancy.scopes import Scope
 
 COOKIE: Final = "lmaas_session"
+MAX_PORT_DIGITS: Final = 5
 CSRF_HEADER: Final = "x-csrf-token"
 VIEWER: Final = "viewer"  # keys in the request's state, set by the guard
 SESSION: Final = "session"
@@ -24,6 +25,13 @@ CHATS: Final = "chats"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 Looking: TypeAlias = NamedDependency[Viewer]
+
+
+def cookie_name(connection: Connection) -> str:
+    """The cookie's name, with the port that the browser asks: it sends a host's cookies to all."""
+    port = connection.headers.get("host", "").rpartition(":")[2]
+    known = port.isascii() and port.isdecimal() and len(port) <= MAX_PORT_DIGITS
+    return f"{COOKIE}_{port}" if known else COOKIE
 
 
 def page_of(
@@ -40,7 +48,7 @@ def session_guard(sessions: Sessions, viewers: Viewers) -> Guard:
     """Admits requests of signed-in browsers; `provide_viewer` returns the viewer."""
 
     async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
-        session = sessions.find(connection.cookies.get(COOKIE, ""))
+        session = sessions.find(connection.cookies.get(cookie_name(connection), ""))
         if session is None:
             raise Unauthenticated("sign in first")
         method = connection.scope["method"]  # type: ignore[typeddict-item]

@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 
 from gateway.dashboard.access.sessions import Session
-from gateway.errors import LmaasError, OverLimit
+from gateway.errors import DatabaseLost, LmaasError, OverLimit
 
 INTERVAL_S: Final = 1.0
 MAX_CORE_SHARE: Final = 0.01  # where rendering takes longer, it comes less often
@@ -46,11 +46,13 @@ class LiveBoard:
         *,
         interval_s: float = INTERVAL_S,
         max_viewers: int = MAX_VIEWERS,
+        check_s: float = CHECK_S,
     ) -> None:
         self._stopping = stopping
         self._shortest_s = interval_s
         self.interval_s = interval_s
         self._max_viewers = max_viewers
+        self._check_s = check_s
         self._followers: set[_Follower] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -67,13 +69,14 @@ class LiveBoard:
     ) -> AsyncGenerator[bytes, None]:
         """Events with the view's content, until the gateway stops or the key is not valid.
 
-        `valid` raises an LmaasError once it is not. A slow viewer misses contents.
+        `valid` raises an LmaasError once it is not; while the database is away, the key counts as
+        valid. A slow viewer misses contents.
         """
         follower = _Follower(view, asyncio.Event())
         self._followers.add(follower)
         session.streams += 1
         self._keep_current()
-        check_at_s = time.monotonic() + CHECK_S
+        check_at_s = time.monotonic() + self._check_s
         try:
             while not follower.ended:
                 await follower.due.wait()
@@ -82,8 +85,9 @@ class LiveBoard:
                 if content is not None:
                     yield content
                 if time.monotonic() >= check_at_s:
-                    await valid()
-                    check_at_s = time.monotonic() + CHECK_S
+                    with suppress(DatabaseLost):
+                        await valid()
+                    check_at_s = time.monotonic() + self._check_s
         except LmaasError as error:
             log.info("live_view_ended", reason=error.message)
         finally:

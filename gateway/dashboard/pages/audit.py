@@ -122,4 +122,6 @@ def _shown(name: str, value: object) -> str:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

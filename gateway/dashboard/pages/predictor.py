@@ -1,11 +1,11 @@
 """Predictor: how good the predictions are, where they are worst, and the versions."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 from uuid import UUID
 
 from litestar import Controller, Response, get, post
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, QueryParameter
 
 from gateway.api.admin.actor import Actor
@@ -33,11 +33,47 @@ Hours = Annotated[int, QueryParameter(ge=1, le=8_760, description="length of the
 Version = Annotated[UUID, QueryParameter(description="a version")]
 
 
+class PredictorPanels:
+    """The parts of the page that change: training runs and versions; `changes`: the viewer may."""
+
+    def __init__(self, model: str, registry: Registry, *, changes: bool) -> None:
+        self._model = model
+        self._registry = registry
+        self._changes = changes
+
+    async def runs(self) -> Response[str]:
+        """The newest training runs; once all have ended, the page asks for the versions."""
+        runs = await self._registry.runs(self._model, limit=RUNS)
+        answer = fragment("predictor_runs.html", runs=runs, phases=PHASES, changes=self._changes)
+        if all(run.finished_at is not None for run in runs):
+            answer.headers["hx-trigger"] = NEW_VERSIONS
+        return answer
+
+    async def versions(self) -> Response[str]:
+        """The newest versions."""
+        versions = await self._registry.list(self._model, limit=VERSIONS)
+        return fragment("predictor_versions.html", versions=versions, changes=self._changes)
+
+
+Panels: TypeAlias = NamedDependency[PredictorPanels]
+
+
+async def provide_panels(
+    viewer: Looking,
+    service: NamedDependency[GenerationService],
+    registry: NamedDependency[Registry],
+) -> PredictorPanels:
+    """The dependency `panels`."""
+    changes = viewer.may(Scope.PREDICTORS, reads=False)
+    return PredictorPanels(service.model, registry, changes=changes)
+
+
 class PredictorController(Controller):
     """Shows the quality of predictions, and trains, compares, activates and rolls back versions."""
 
     path = "/page/predictor"
     opt = page_of(Scope.PREDICTORS)
+    dependencies = {"panels": Provide(provide_panels)}  # noqa: RUF012  as the framework declares it
 
     @get("/")
     async def show(
@@ -79,73 +115,58 @@ class PredictorController(Controller):
         )
 
     @get("/runs")
-    async def show_runs(
-        self,
-        viewer: Looking,
-        service: NamedDependency[GenerationService],
-        registry: NamedDependency[Registry],
-    ) -> Response[str]:
+    async def show_runs(self, panels: Panels) -> Response[str]:
         """The newest training runs, which the page asks for while one runs."""
-        return await _runs(service, registry, changes=viewer.may(Scope.PREDICTORS, reads=False))
+        return await panels.runs()
 
     @post("/train", status_code=200)
     async def train(
-        self,
-        service: NamedDependency[GenerationService],
-        registry: NamedDependency[Registry],
-        runs: NamedDependency[TrainingRuns],
-        actor: Actor,
+        self, panels: Panels, runs: NamedDependency[TrainingRuns], actor: Actor
     ) -> Response[str]:
         """Start a training run, as `POST /admin/predictors` does."""
         await runs.start(actor)
-        return await _runs(service, registry, changes=True)
+        return await panels.runs()
 
     @post("/runs/{run_id:uuid}/cancel", status_code=200)
     async def cancel_run(
         self,
         run_id: FromPath[UUID],
-        service: NamedDependency[GenerationService],
-        registry: NamedDependency[Registry],
+        panels: Panels,
         runs: NamedDependency[TrainingRuns],
         actor: Actor,
     ) -> Response[str]:
         """Cancel a training run."""
         await runs.cancel(run_id, actor)
-        return await _runs(service, registry, changes=True)
+        return await panels.runs()
 
     @get("/versions")
-    async def show_versions(
-        self,
-        viewer: Looking,
-        service: NamedDependency[GenerationService],
-        registry: NamedDependency[Registry],
-    ) -> Response[str]:
+    async def show_versions(self, panels: Panels) -> Response[str]:
         """The newest versions."""
-        changes = viewer.may(Scope.PREDICTORS, reads=False)
-        return await _versions(service, registry, changes=changes)
+        return await panels.versions()
 
     @post("/versions/{predictor_id:uuid}/activate", status_code=200)
     async def activate(
         self,
         predictor_id: FromPath[UUID],
-        service: NamedDependency[GenerationService],
+        panels: Panels,
         registry: NamedDependency[Registry],
         actor: Actor,
     ) -> Response[str]:
         """Activate a version."""
         await registry.activate(predictor_id, actor)
-        return await _versions(service, registry, changes=True)
+        return await panels.versions()
 
     @post("/rollback", status_code=200)
     async def roll_back(
         self,
+        panels: Panels,
         service: NamedDependency[GenerationService],
         registry: NamedDependency[Registry],
         actor: Actor,
     ) -> Response[str]:
         """Activate the version that was active before."""
         await registry.roll_back(service.model, actor)
-        return await _versions(service, registry, changes=True)
+        return await panels.versions()
 
     @get("/compare")
     async def compare(
@@ -153,21 +174,6 @@ class PredictorController(Controller):
     ) -> Response[str]:
         """Two versions on the same newest history; takes some seconds."""
         return fragment("comparison.html", compared=await comparison.compare(first, second))
-
-
-async def _runs(service: GenerationService, registry: Registry, *, changes: bool) -> Response[str]:
-    runs = await registry.runs(service.model, limit=RUNS)
-    answer = fragment("predictor_runs.html", runs=runs, phases=PHASES, changes=changes)
-    if all(run.finished_at is not None for run in runs):
-        answer.headers["hx-trigger"] = NEW_VERSIONS
-    return answer
-
-
-async def _versions(
-    service: GenerationService, registry: Registry, *, changes: bool
-) -> Response[str]:
-    versions = await registry.list(service.model, limit=VERSIONS)
-    return fragment("predictor_versions.html", versions=versions, changes=changes)
 
 
 def _mean(weighted: list[tuple[float, float]]) -> float | None:

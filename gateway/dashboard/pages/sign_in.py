@@ -10,7 +10,7 @@ from litestar.params import QueryParameter
 
 from gateway.api.errors import status_of
 from gateway.dashboard.access.attempts import SignInAttempts
-from gateway.dashboard.access.guard import COOKIE, page_of
+from gateway.dashboard.access.guard import cookie_name, page_of
 from gateway.dashboard.access.sessions import MAX_AGE_S, Session, Sessions
 from gateway.dashboard.access.viewer import Viewers
 from gateway.dashboard.view.headers import HEADERS
@@ -54,13 +54,13 @@ class SignInController(Controller):
             )
         token, _ = sessions.start(secret)
         cookie = Cookie(
-            COOKIE,
+            cookie_name(request),
             value=token,
             path="/",
             max_age=int(MAX_AGE_S),
             httponly=True,
             samesite="strict",
-            secure=_is_secure(request),
+            secure=request.url.scheme == "https",  # also where a trusted proxy says so
         )
         headers = {**HEADERS, "location": back}
         return Response(None, status_code=303, headers=headers, cookies=[cookie])
@@ -74,14 +74,16 @@ class SignOutController(Controller):
 
     @post("/", status_code=204)
     async def sign_out(
-        self, session: NamedDependency[Session], sessions: NamedDependency[Sessions]
+        self,
+        request: Request[Any, Any, Any],
+        session: NamedDependency[Session],
+        sessions: NamedDependency[Sessions],
     ) -> Response[None]:
         """The cookie is worth nothing from now on."""
         sessions.end(session)
         headers = {**HEADERS, "hx-redirect": "/page/sign-in"}
-        return Response(
-            None, status_code=204, headers=headers, cookies=[Cookie(COOKIE, value="", max_age=0)]
-        )
+        gone = Cookie(cookie_name(request), value="", max_age=0)
+        return Response(None, status_code=204, headers=headers, cookies=[gone])
 
 
 async def admitted(
@@ -114,7 +116,3 @@ def check_same_origin(request: Request[Any, Any, Any]) -> None:
         origin and urlsplit(origin).netloc != request.headers.get("host")
     ):
         raise Forbidden("another site sent this form")
-
-
-def _is_secure(request: Request[Any, Any, Any]) -> bool:
-    return "https" in {request.url.scheme, request.headers.get("x-forwarded-proto")}

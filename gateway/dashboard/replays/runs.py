@@ -1,7 +1,8 @@
-"""Runs `lmaas replay` on a window of history, one at a time, and keeps the newest results.
+"""Runs `lmaas replay` on a window of history, one run at a time, and keeps the newest results.
 
 The simulation needs a core for seconds to minutes: it runs in a process of its own, which has a
-bounded number of requests and a bounded time, and ends with the gateway.
+bounded number of requests and a bounded time, and ends with the gateway. A run on several numbers
+of engines is a process for each, one after the other.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -25,24 +26,44 @@ MAX_RUN_S: Final = 900.0
 MAX_LINES: Final = 12
 MAX_LINE: Final = 300  # characters
 MAX_OUTPUT: Final = 4 << 20  # bytes
+MAX_PART: Final = 64 << 10
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
+ONE_QUEUE: Final = "predicted-finish"  # the router that this gateway has
+
 State: TypeAlias = Literal["running", "succeeded", "failed", "cancelled"]
+Speeds: TypeAlias = tuple[float, ...]
 
 log = structlog.get_logger()
 
 
 class ReplayOptions(Struct, frozen=True, kw_only=True):
-    """What is replayed: the window before now, and under what. `speed` divides the gaps."""
+    """What is replayed, and under what: requests that arrived from `since` until before `until`.
 
-    hours: float
+    Each item of `engines` is replayed: the speed of every engine, relative to the one that served.
+    `router` brings requests to several engines. `speed` divides the gaps between arrivals.
+    """
+
+    since: datetime
+    until: datetime
     policies: tuple[str, ...]
-    engines: int = 1
+    engines: tuple[Speeds, ...] = ((1.0,),)
+    router: str = ONE_QUEUE
     speed: float = 1.0
 
 
+class ReplayResult(Struct, frozen=True):
+    """The result of `lmaas replay --json` on engines of these speeds."""
+
+    engines: Speeds
+    summary: dict[str, Any]
+
+
 class ReplayRun(Struct, eq=False, kw_only=True):
-    """A run: its state, its newest lines of progress, and the result of `lmaas replay --json`."""
+    """A run: its state, its newest lines of progress, and its results so far.
+
+    `finished` of `total` simulations have ended: one for each policy and number of engines.
+    """
 
     number: int
     options: ReplayOptions
@@ -50,8 +71,21 @@ class ReplayRun(Struct, eq=False, kw_only=True):
     began_at: datetime
     state: State = "running"
     ended_at: datetime | None = None
+    finished: int = 0
     lines: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=MAX_LINES))
-    result: dict[str, Any] | None = None
+    results: list[ReplayResult] = msgspec.field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """The number of simulations."""
+        return len(self.options.policies) * len(self.options.engines)
+
+    def note(self, line: str) -> None:
+        """Keep a line of progress; a policy that was simulated has its name and measures in one."""
+        self.lines.append(line[:MAX_LINE])
+        policy = line.partition(", seed ")[0]
+        if policy != line and policy in self.options.policies:
+            self.finished = min(self.finished + 1, self.total)
 
 
 class ReplayRuns:
@@ -103,11 +137,16 @@ class ReplayRuns:
                 await self._task
 
     async def _execute(self, run: ReplayRun) -> None:
+        code = 0
         try:
-            output, code = await self._replayed(run)
+            async with asyncio.timeout(MAX_RUN_S):
+                for engines in run.options.engines:
+                    output, code = await self._replayed(run, engines)
+                    if run.state != "running" or code:
+                        break
+                    run.results.append(ReplayResult(engines, msgspec.json.decode(output)))
             if run.state == "running":
-                run.result = msgspec.json.decode(output) if code == 0 else None
-                run.state = "succeeded" if code == 0 else "failed"
+                run.state = "failed" if code else "succeeded"
         except (TimeoutError, OSError, msgspec.DecodeError) as error:
             run.state = "failed"
             late = isinstance(error, TimeoutError)
@@ -118,39 +157,48 @@ class ReplayRuns:
             run.ended_at = datetime.now(UTC)
             log.info("replay_ended", number=run.number, state=run.state, by=run.by)
 
-    async def _replayed(self, run: ReplayRun) -> tuple[bytes, int]:
-        """The output and the exit status; progress goes to the run's lines."""
+    async def _replayed(self, run: ReplayRun, engines: Speeds) -> tuple[bytes, int]:
+        """The output and the exit status; progress goes to the run."""
         self._process = process = await asyncio.create_subprocess_exec(
-            *self._command(run),
+            *self._command(run.options, engines),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
             start_new_session=True,  # Ctrl-C is the gateway's to handle
             env=child_environment() | ONE_THREAD | {"DATABASE_URL": self._database_url},
         )
+        if run.state != "running":  # it was cancelled before there was a process to kill
+            self._kill()
         assert process.stdout is not None
         assert process.stderr is not None
-        async with asyncio.timeout(MAX_RUN_S):
-            output, _ = await asyncio.gather(
-                process.stdout.read(MAX_OUTPUT), _follow(process.stderr, run)
-            )
-            return output, await process.wait()
+        output, _ = await asyncio.gather(_whole(process.stdout), _follow(process.stderr, run))
+        return output, await process.wait()
 
-    def _command(self, run: ReplayRun) -> list[str]:
-        wanted, since = run.options, run.began_at - timedelta(hours=run.options.hours)
+    def _command(self, wanted: ReplayOptions, engines: Speeds) -> list[str]:
         speed = [] if wanted.speed == 1 else ["--speed", f"{wanted.speed:g}"]
         policies = [each for name in wanted.policies for each in ("--policy", name)]
         return [
             *(sys.executable, "-m", "gateway", "replay", "--history", "--json", "-"),
-            *("--from", since.isoformat(), "--to", run.began_at.isoformat()),
+            *("--from", wanted.since.isoformat(), "--to", wanted.until.isoformat()),
             *("--model", self._model, "--requests", str(MAX_REQUESTS)),
-            *("--engines", str(wanted.engines), *speed, *policies),
+            *("--speeds", ",".join(map("{:g}".format, engines)), "--router", wanted.router),
+            *(*speed, *policies),
         ]
 
     def _kill(self) -> None:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()
+
+
+async def _whole(stream: asyncio.StreamReader) -> bytes:
+    """What a process writes until its end. OSError beyond `MAX_OUTPUT`."""
+    output = bytearray()
+    while part := await stream.read(MAX_PART):
+        output += part
+        if len(output) > MAX_OUTPUT:
+            raise OSError(f"its result is larger than {MAX_OUTPUT:,} bytes")
+    return bytes(output)
 
 
 async def _follow(stream: asyncio.StreamReader, run: ReplayRun) -> None:
@@ -162,4 +210,4 @@ async def _follow(stream: asyncio.StreamReader, run: ReplayRun) -> None:
             continue
         if not line:
             return
-        run.lines.append(line.decode(errors="replace").strip()[:MAX_LINE])
+        run.note(line.decode(errors="replace").strip())

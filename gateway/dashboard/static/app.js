@@ -13,6 +13,9 @@
     try { localStorage.setItem("lmaas-theme", theme); } catch { /* not kept */ }
   });
 
+  // On a narrow screen the links scroll: the one of this page is in sight.
+  document.querySelector("nav a[aria-current='page']")?.scrollIntoView({ inline: "center", block: "nearest" });
+
   // Whether the view is live. A browser connects again by itself, unless it is refused.
   const show = (live) => {
     for (const badge of document.querySelectorAll("[data-live]")) {

@@ -60,6 +60,11 @@ def moment(at: datetime | str | None) -> str:
     return NOTHING if known is None else known.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def minute(at: datetime) -> str:
+    """A time to the minute, in UTC."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
 def ago(at: datetime | str | None) -> str:
     """How long ago a time is."""
     known = _time(at)

@@ -1,6 +1,6 @@
 """Estimates when queued and running requests start and end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import NamedTuple
 
 from engine.protocol import SequenceId
@@ -20,9 +20,17 @@ class ExpectedTurn(NamedTuple):
 
 
 def expected_turns(
-    batches: Sequence[WaitingBatch], in_flight: int, free_s: float
-) -> Iterator[ExpectedTurn]:
+    batches: Iterable[WaitingBatch],
+    in_flight: int,
+    free_s: float,
+    *,
+    tenant: str | None = None,
+    skip: int = 0,
+) -> Generator[ExpectedTurn, None, int]:
     """Yield each request's expected turn, for batches in their start order.
+
+    Only those of `tenant`, if it is given, and not the first `skip` of these; returns how many of
+    them were left to skip at the end. A batch without any that is wanted is not put in order.
 
     The first batch starts in `free_s` seconds. A batch of n requests with serving time S occupies
     the engine for S·n/`in_flight`; a request of it runs for S·(its length)/(the batch's length).
@@ -31,12 +39,22 @@ def expected_turns(
     """
     position, start_s = 0, free_s
     for batch in batches:
-        longest = batch.generation_tokens
-        for request in batch.requests:
-            position += 1
-            runs_s = batch.serving_s * request.median / longest
-            yield ExpectedTurn(request, batch, position, start_s, start_s + runs_s)
-        start_s += batch.serving_s * len(batch.requests) / max(in_flight, 1)
+        certain = tenant is None or batch.tenant is not None  # all or none are of the tenant
+        wanted = batch.size if tenant in {None, batch.tenant} else 0
+        if certain and skip >= wanted:
+            skip -= wanted
+        else:
+            for place, request in enumerate(batch.ordered(), position + 1):
+                if tenant not in {None, request.tenant}:
+                    continue
+                if skip:
+                    skip -= 1
+                    continue
+                runs_s = batch.serving_s * request.median / batch.generation_tokens
+                yield ExpectedTurn(request, batch, place, start_s, start_s + runs_s)
+        position += batch.size
+        start_s += batch.serving_s * batch.size / max(in_flight, 1)
+    return skip
 
 
 def remaining_tokens(running: Sequence[RequestState]) -> list[float]:

@@ -1,7 +1,7 @@
 """The live queue: running requests, then queued ones in the order in which they would start."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -18,9 +18,10 @@ from gateway.generation.insight.estimates import (
 from gateway.generation.insight.queue_waits import QueueWaits
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
+from gateway.quantiles import MEDIAN
 from gateway.scheduling.lmaas.inner_shares import Level
 from gateway.scheduling.policy import Policy, SharingPolicy
-from gateway.scheduling.requests import Lane, QueuedRequest, WaitingBatch
+from gateway.scheduling.requests import Lane, QueuedRequest
 from gateway.scheduling.waits.bands import WaitBand
 from gateway.scheduling.waits.estimator import Outlook
 
@@ -109,8 +110,11 @@ def read_queue(
     offset: int = 0,
     tenant: UUID | None = None,
 ) -> QueuePage:
-    """The queue's totals, and `limit` requests from `offset` on, of all tenants or one."""
-    batches = policy.waiting(now_s)
+    """The queue's totals, and `limit` requests from `offset` on, of all tenants or one.
+
+    Totals take O(n) of n requests; besides, only what is on the page or before it in its batch is
+    put in order.
+    """
     running = list(table.running.values())
     step_s = engine.step.took_s if engine.step else None
     left = remaining_tokens(running)
@@ -121,28 +125,32 @@ def read_queue(
     ]
     ahead, ahead_left = [state for state, _ in served], [tokens for _, tokens in served]
     free_s = first_free_s(ahead, ahead_left, now_s, step_s)
-    wanted: Iterator[_RunningEntry | ExpectedTurn | RequestState] = chain(
-        (
+
+    def wanted() -> Iterator[_RunningEntry | ExpectedTurn | RequestState]:
+        runs = [
             _RunningEntry(state, tokens)
             for state, tokens in zip(running, left, strict=True)
             if tenant in {None, state.request.caller.tenant_id}
-        ),
-        (
-            turn
-            for turn in expected_turns(batches, len(ahead), free_s)
-            if turn.request.lane == "interactive"
-            and (tenant is None or turn.request.tenant == tenant.hex)
-        ),
-        (
+        ]
+        yield from runs[offset:]
+        skip = yield from expected_turns(
+            policy.waiting(now_s),
+            len(ahead),
+            free_s,
+            tenant=None if tenant is None else tenant.hex,
+            skip=max(offset - len(runs), 0),
+        )
+        lines = (
             state
             for state in table.waiting.values()
             if not state.in_order and tenant in {None, state.request.caller.tenant_id}
-        ),
-    )
-    page = list(islice(wanted, offset, offset + limit + 1))
+        )
+        yield from islice(lines, skip, None)
+
+    page = list(islice(wanted(), limit + 1))
     shares = _shares_of(policy)
     return QueuePage(
-        totals=_totals(table, batches, waits, now_s),
+        totals=_totals(table, policy, waits, now_s),
         requests=[
             _waiting(
                 table.waiting[each.request.id],
@@ -185,16 +193,16 @@ def _shares_of(policy: Policy) -> Callable[[QueuedRequest], Level | None]:
     return waited_for
 
 
-def _totals(
-    table: RequestTable, batches: Sequence[WaitingBatch], waits: QueueWaits, now_s: float
-) -> QueueTotals:
+def _totals(table: RequestTable, policy: Policy, waits: QueueWaits, now_s: float) -> QueueTotals:
     as_of_s = waits.estimator.as_of_s
+    ranked = [each.queued_request for each in table.waiting.values() if each.in_order]
+    queued = [each for each in ranked if each is not None]
     return QueueTotals(
         waiting=len(table.waiting),
         running=len(table.running),
-        batches=len(batches),
-        waiting_tokens=sum(request.median for batch in batches for request in batch.requests),
-        longest_wait_s=max((now_s - batch.oldest_s for batch in batches), default=0.0),
+        batches=policy.batches,
+        waiting_tokens=sum([each.quantiles[MEDIAN] for each in queued]),
+        longest_wait_s=now_s - min([each.arrived_s for each in queued], default=now_s),
         forecast_age_s=None if as_of_s is None else now_s - as_of_s,
         forecast_interval_s=waits.interval_s,
     )

@@ -1,7 +1,7 @@
 """First come, first served; the other policies for comparison derive from it."""
 
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from typing import ClassVar, Literal
 
 from gateway.scheduling.admission.interface import Admission, Capacity
@@ -14,9 +14,9 @@ from gateway.scheduling.serving_time import ServingTime
 class FcfsPolicy:
     """Requests in order of arrival, one at a time, while the first fits.
 
-    A policy with another order overrides `_first`, `_enter`, `_replace` and `_remove`. All of them
-    always trust predictions and enforce the maximum queue time; they have no other deadline, no
-    shares and no bound on how long a request is held back.
+    A policy with another order overrides `_ordered`, `_enter`, `_replace` and `_remove`. All of
+    them always trust predictions and enforce the maximum queue time; they have no other deadline,
+    no shares and no bound on how long a request is held back.
     """
 
     lockstep: ClassVar = False
@@ -92,10 +92,15 @@ class FcfsPolicy:
         """Set the size of the KV pool; queued requests stay."""
         self.admission.resize(Capacity(pages, page_tokens, max_running))
 
-    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
+    def waiting(self, now_s: float) -> Iterator[WaitingBatch]:
         """Each request as a batch of one, in order."""
-        order = self._first(len(self), now_s)
-        return [self._waiting_batch(request.id, [request], now_s) for request in order]
+        for request in self._ordered(now_s):
+            yield self._waiting_batch(request.id, [request], now_s)
+
+    @property
+    def batches(self) -> int:
+        """Number of queued batches."""
+        return len(self)
 
     def check(self) -> None:
         """AssertionError if requests and ids disagree."""
@@ -105,8 +110,12 @@ class FcfsPolicy:
 
     def _first(self, count: int, now_s: float) -> list[QueuedRequest]:
         """The next `count` requests, in order."""
+        return [*islice(self._ordered(now_s), count)]
+
+    def _ordered(self, now_s: float) -> Iterator[QueuedRequest]:
+        """The queued requests in order; change nothing meanwhile."""
         del now_s
-        return self._arrival.first(count)
+        return iter(self._arrival)
 
     def _enter(self, request: QueuedRequest) -> None:
         if request.id in self._serial_of:

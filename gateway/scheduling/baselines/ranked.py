@@ -1,7 +1,6 @@
 """Policies that order single requests by a rank, such as SJF and HRRN."""
 
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from gateway.scheduling.admission.interface import Admission
@@ -50,9 +49,8 @@ class RankedPolicy(FcfsPolicy):
         self._ranking.check()
         assert len(self._ranking) == len(self)
 
-    def _first(self, count: int, now_s: float) -> list[QueuedRequest]:
-        highest = islice(self._ranking.ranked(now_s), count)
-        return [self._requests[self._serial_of[key]] for key in highest]
+    def _ordered(self, now_s: float) -> Iterator[QueuedRequest]:
+        return (self._requests[self._serial_of[key]] for key in self._ranking.ranked(now_s))
 
     def _enter(self, request: QueuedRequest) -> None:
         super()._enter(request)

@@ -1,6 +1,6 @@
 """Queued requests of one tenant with similar cost: a batch of similar length."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count, takewhile
 from math import floor, log
 from typing import Final, TypeAlias
@@ -106,6 +106,10 @@ class CostClass:
     def first(self, count: int) -> list[QueueEntry]:
         """The `count` members with the longest wait, in order."""
         return self._waits.first(count)
+
+    def ordered(self) -> Iterator[QueuedRequest]:
+        """The requests, longest wait first; change nothing meanwhile."""
+        return (entry.request for entry in self._waits)
 
     def first_of_part(self, allowed: Callable[[QueueEntry], bool]) -> QueueEntry | None:
         """The first member whose part is allowed, of the `MAX_PARTS` parts that are first."""

@@ -1,7 +1,7 @@
 """The default policy: shares; within them, waiting time against cost."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from math import log
 from typing import ClassVar, Final, Literal
@@ -217,14 +217,17 @@ class LmaasPolicy:
         """Set the size of the KV pool and the most running sequences; queued requests stay."""
         self.admission.resize(Capacity(pages, page_tokens, max_running))
 
-    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
+    def waiting(self, now_s: float) -> Iterator[WaitingBatch]:
         """The queued batches: tenants by counter, each tenant's in its present order."""
         by_arrival = self.order == "arrival"
-        return [
-            self._waiting_batch(batch, now_s)
-            for tenant in self.shares.lowest_first()
-            for batch in self._tenants[tenant].batches(now_s, by_arrival=by_arrival)
-        ]
+        for tenant in self.shares.lowest_first():
+            for batch in self._tenants[tenant].batches(now_s, by_arrival=by_arrival):
+                yield self._waiting_batch(batch, now_s)
+
+    @property
+    def batches(self) -> int:
+        """Number of queued batches."""
+        return sum(self._tenants[tenant].class_count for tenant in self._queued_shares)
 
     def ranked(self, now_s: float) -> Callable[[], RankedQueue]:
         """Note the queue as it is; the returned function ranks it, and may run in any thread."""
@@ -274,9 +277,11 @@ class LmaasPolicy:
             queue.check()
 
     def _waiting_batch(self, batch: CostClass, now_s: float) -> WaitingBatch:
-        requests = [entry.request for entry in batch.first(len(batch.members))]
+        requests = [entry.request for entry in batch.members.values()]
         serving_s = self._serving.of(requests)
-        return waiting_batch_of(batch.name, requests, serving_s=serving_s, now_s=now_s)
+        return waiting_batch_of(
+            batch.name, requests, serving_s=serving_s, now_s=now_s, ordered=batch.ordered
+        )
 
     def _dispatched(self, candidates: Candidates, fitting: int) -> Dispatch:
         requests = [entry.request for entry in candidates.entries[:fitting]]

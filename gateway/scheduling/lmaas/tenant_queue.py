@@ -73,6 +73,11 @@ class TenantQueue:
         return len(self._entries)
 
     @property
+    def class_count(self) -> int:
+        """Number of classes with queued requests."""
+        return len(self._classes)
+
+    @property
     def gain_per_s(self) -> float:
         """The increase of a rank (a logarithm) per second of waiting, at urgency 1."""
         return self._bounds.waiting_weight / self._normaliser.seconds

@@ -1,6 +1,7 @@
 """Batches of a fixed size for an engine in lock step: the rungs below adaptive batching."""
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 from typing import Final
 
 import numpy as np
@@ -43,15 +44,21 @@ class FixedPolicy(WholeBatchPolicy):
                 self._enter(request)
                 self._half_of[request.id] = members
 
-    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
+    def waiting(self, now_s: float) -> Iterator[WaitingBatch]:
         """The batches in the order in which they would start if nothing more arrived."""
-        halves = {id(half): half for half in self._half_of.values()}
-        batches = [*halves.values(), *self._batches(self._in_no_half(len(self), now_s))]
+        batches = [*self._halves, *self._batches(self._in_no_half(len(self), now_s))]
         batches.sort(key=self._age)
-        return [
-            self._waiting_batch(f"{self.name} {number}", batch, now_s)
-            for number, batch in enumerate(batches, 1)
-        ]
+        for number, batch in enumerate(batches, 1):
+            yield self._waiting_batch(f"{self.name} {number}", batch, now_s)
+
+    @property
+    def batches(self) -> int:
+        """Number of queued batches."""
+        return len(self._halves) + ceil((len(self) - len(self._half_of)) / self._size)
+
+    @property
+    def _halves(self) -> list[list[QueuedRequest]]:
+        return [*{id(half): half for half in self._half_of.values()}.values()]
 
     def check(self) -> None:
         """AssertionError if requests, ids and halves disagree."""

@@ -1,6 +1,6 @@
 """Magnus (arXiv 2406.04785): batches of least wasted memory access, one after the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from gateway.scheduling.admission.interface import Admission
@@ -83,11 +83,18 @@ class MagnusPolicy(WholeBatchPolicy):
         super().resize(pages, page_tokens, max_running)
         self._batcher.resize(self.admission.capacity)
 
-    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
+    def waiting(self, now_s: float) -> Iterator[WaitingBatch]:
         """The queued batches, highest rank first."""
         self._batch_again()
-        order = [self._batcher.batches[key] for key in self._ranking.ranked(now_s)]
-        return [self._waiting_batch(batch.id, batch.first(len(batch)), now_s) for batch in order]
+        for key in self._ranking.ranked(now_s):
+            batch = self._batcher.batches[key]
+            yield self._waiting_batch(batch.id, batch.first(len(batch)), now_s)
+
+    @property
+    def batches(self) -> int:
+        """Number of queued batches."""
+        self._batch_again()
+        return len(self._batcher.batches)
 
     def check(self) -> None:
         """AssertionError if batches and ranking disagree."""

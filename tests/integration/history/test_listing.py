@@ -41,16 +41,21 @@ def some_records(rng: Random, a_record: Callable[..., Record], number: int) -> l
             model=rng.choice(["model", "other"]),
             service_tier=rng.choice([None, "default", "flex", "batch"]),
             finish_reason=rng.choice(["stop", "length", "error", "cancelled", "lost"]),
+            generation_tokens=rng.randint(0, 9),
+            queued_s=rng.choice([None, 0.0, 1.0, 2.0]),
+            response_s=3.0,
         )
         for _ in range(number)
     ]
 
 
-async def all_pages(sessions: Sessions, wanted: RequestFilter, limit: int) -> list[list[UUID]]:
+async def all_pages(
+    sessions: Sessions, wanted: RequestFilter, limit: int, **options: int
+) -> list[list[UUID]]:
     """The ids of every page."""
     found, after = [], None
     while True:
-        page = await RequestList(sessions).read(wanted, limit=limit, after=after)
+        page = await RequestList(sessions, **options).read(wanted, limit=limit, after=after)
         found.append([each.id for each in page.items])
         if page.next_after is None:
             return found
@@ -92,6 +97,51 @@ async def test_pages_of_every_filter_have_each_request_once_newest_first(
         rows = sorted(filter(matches, records), key=lambda row: (row.arrived_at, row.id))
         assert [id_ for page in pages for id_ in page] == [row.id for row in rows][::-1], given
         assert all(len(page) == 7 for page in pages[:-1]), given
+
+
+RANGES: list[tuple[dict[str, Any], Callable[[Record], bool]]] = [
+    ({"least_tokens": 8}, lambda row: row.generation_tokens >= 8),
+    ({"most_tokens": 0}, lambda row: row.generation_tokens == 0),
+    ({"least_tokens": 99}, lambda _: False),
+    (
+        {"least_wait_s": 1.0, "most_wait_s": 2.0, "user": "victor"},
+        lambda row: row.end_user == "victor" and row.queued_s in {1.0, 2.0},
+    ),
+    ({"least_wait_s": 2.5}, lambda row: row.queued_s is None),
+    (
+        {"tenant": str(TENANTS[0]), "most_tokens": 3},
+        lambda row: row.tenant_id == TENANTS[0] and row.generation_tokens <= 3,
+    ),
+]
+
+
+@pytest.mark.parametrize("max_scanned", [20, 40, 1_000])
+async def test_pages_by_length_and_wait_have_each_request_once_however_few_are_scanned(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record], max_scanned: int
+) -> None:
+    records = some_records(Random(23), a_record, 120)
+    await store(sessions, tmp_path, records)
+    for given, matches in RANGES:
+        wanted = RequestFilter(**given)
+        pages = await all_pages(sessions, wanted, 7, max_scanned=max_scanned)
+        rows = sorted(filter(matches, records), key=lambda row: (row.arrived_at, row.id))
+        assert [id_ for page in pages for id_ in page] == [row.id for row in rows][::-1], given
+        assert len(pages) >= len(records) / 5 // max_scanned, given
+
+
+async def test_a_page_by_length_looks_through_a_bounded_number_of_requests(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    records = [
+        a_record(
+            id=new_id(), arrived_at=ARRIVED + timedelta(seconds=number), generation_tokens=number
+        )
+        for number in range(10)
+    ]
+    await store(sessions, tmp_path, records)
+    shortest = RequestFilter(most_tokens=0)
+    assert await all_pages(sessions, shortest, 2, max_scanned=4) == [[], [], [records[0].id]]
+    assert await all_pages(sessions, shortest, 2, max_scanned=10) == [[records[0].id], []]
 
 
 async def test_name_of_several_apps_lists_the_newest_of_all_and_a_tenant_narrows_it(

@@ -216,6 +216,17 @@ async def test_csv_comes_by_accept_or_format_and_quotes(
     assert (await client.get(f"{query}&format=json")).json()["object"] == "list"
 
 
+async def test_no_cell_of_the_csv_begins_a_formula(
+    client: Client, build: Builder, record: Callable[..., Any]
+) -> None:
+    tenant = await build.tenant("@acme")
+    key = await build.key(await build.app(tenant))
+    await record(key, tenant.id, end_user="=1+1")
+    answer = await client.get("/admin/usage?group_by=tenant,user&format=csv")
+    (line,) = csv.DictReader(answer.text.splitlines(keepends=True))
+    assert (line["tenant"], line["user"]) == ("'@acme", "'=1+1")
+
+
 async def test_key_sees_its_own_usage_only(
     client: Client, build: Builder, record: Callable[..., Any]
 ) -> None:

@@ -1,8 +1,12 @@
 """Sessions and sign-in attempts are bounded in number and age."""
 
 import pytest
+from litestar import Request
+from prometheus_client import CollectorRegistry
 
+from gateway.api.http_metrics import HttpMetrics
 from gateway.dashboard.access.attempts import MAX_ADDRESSES, MAX_FAILURES, WINDOW_S, SignInAttempts
+from gateway.dashboard.access.guard import COOKIE, cookie_name
 from gateway.dashboard.access.sessions import (
     MAX_AGE_S,
     MAX_SESSIONS,
@@ -10,7 +14,9 @@ from gateway.dashboard.access.sessions import (
     Sessions,
 )
 from gateway.dashboard.pages.sign_in import inside
-from gateway.errors import OverLimit
+from gateway.errors import OverLimit, StartupFailure
+from gateway.server import Front, build_server
+from gateway.settings import read_settings
 
 
 class Clock:
@@ -92,6 +98,42 @@ def test_addresses_with_wrong_keys_are_bounded_in_number() -> None:
     for number in range(MAX_ADDRESSES + 3):
         attempts.failed(str(number))
     assert len(attempts) == MAX_ADDRESSES
+
+
+def trusted(given: str) -> object:
+    """What the server of a gateway with this setting trusts."""
+    settings = read_settings({"LMAAS_TRUSTED_PROXIES": given})
+    metrics = HttpMetrics(CollectorRegistry())
+    return build_server(settings, Front(settings, metrics, str), metrics).config.forwarded_allow_ips
+
+
+@pytest.mark.parametrize("given", ["10.0.0.1/8", "1.2.3", "10.0.0.0/99", "fe80::g", "10.0.0.1,"])
+def test_a_misspelt_proxy_stops_the_start(given: str) -> None:
+    with pytest.raises(StartupFailure, match="LMAAS_TRUSTED_PROXIES"):
+        trusted(given)
+
+
+@pytest.mark.parametrize("given", ["*", "10.0.0.0/8,::1", "192.0.2.7", ""])
+def test_proxies_are_addresses_and_networks(given: str) -> None:
+    assert trusted(given) == (given or "127.0.0.1,::1")
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("localhost:8000", f"{COOKIE}_8000"),
+        ("[::1]:8001", f"{COOKIE}_8001"),
+        ("lmaas.example.org", COOKIE),
+        ("[::1]", COOKIE),
+        ("", COOKIE),
+        ("x:1;a=b", COOKIE),
+        ("x:٣", COOKIE),
+        ("x:123456", COOKIE),
+    ],
+)
+def test_the_cookie_is_named_by_the_port_that_the_browser_asks(host: str, name: str) -> None:
+    headers = [(b"host", host.encode())]
+    assert cookie_name(Request({"type": "http", "headers": headers})) == name
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.dashboard.access.sessions import Session
 from gateway.dashboard.live.board import MAX_CORE_SHARE, MAX_OF_SESSION, LiveBoard, encoded
-from gateway.errors import OverLimit
+from gateway.errors import DatabaseLost, LmaasError, OverLimit, Unauthenticated
 from tests.conftest import PATIENCE_S
 
 
@@ -71,6 +71,24 @@ async def test_a_view_that_fails_ends_its_streams_and_no_others() -> None:
         assert [content async for content in bad] == []
     assert await first(good)
     await good.aclose()
+    await board.close()
+
+
+async def test_a_view_ends_with_its_key_and_not_with_the_database() -> None:
+    board = LiveBoard(lambda: False, interval_s=0.001, check_s=0.0)
+    answers: list[LmaasError] = [
+        DatabaseLost("away"),
+        DatabaseLost("away"),
+        Unauthenticated("gone"),
+    ]
+
+    async def valid_for_a_while() -> None:
+        raise answers.pop(0)
+
+    async with asyncio.timeout(PATIENCE_S):
+        seen = [_ async for _ in board.follow(Counting(), a_session(), valid_for_a_while)]
+    assert len(seen) >= 3
+    assert answers == []
     await board.close()
 
 

@@ -1,7 +1,7 @@
 """A simple policy that records its calls, and builders of engines and workloads."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import pytest
@@ -148,7 +148,11 @@ class FirstComePolicy:
     def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
         self.admission.resize(Capacity(pages, page_tokens, max_running))
 
-    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
+    def waiting(self, now_s: float) -> Iterator[WaitingBatch]:
+        raise NotImplementedError
+
+    @property
+    def batches(self) -> int:
         raise NotImplementedError
 
     def check(self) -> None:

@@ -1,6 +1,8 @@
 """The heap with lazy deletion against sorting the live items."""
 
-from itertools import count
+from itertools import count, islice
+from math import log2
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -46,6 +48,7 @@ def test_heap_equals_a_sorted_list_of_live_items(drawn: list[tuple[str, float]])
             heap.push(key, serial)
         elif action == "first":
             known = [live[serial] for _, serial in sorted(entries)]
+            assert list(heap) == known
             assert heap.first(int(value)) == known[: int(value)]
         elif action.startswith("pop"):
             through = action == "pop_through"
@@ -66,6 +69,30 @@ def test_heap_without_live_items_is_empty() -> None:
     assert (heap.peek(), heap.first(3), heap.pop_through(9.0)) == (None, [], [])
     with pytest.raises(IndexError):
         heap.min_key()
+
+
+class Counted(float):
+    """A time that counts its comparisons; so does one some seconds earlier."""
+
+    compared = 0
+
+    def __sub__(self, seconds: float) -> "Counted":
+        return Counted(super().__sub__(seconds))
+
+    def __lt__(self, other: float) -> bool:
+        Counted.compared += 1
+        return super().__lt__(other)
+
+
+def test_reading_the_first_of_many_items_compares_few_of_them() -> None:
+    number, read = 10_000, 50
+    live = dict(enumerate(range(number)))
+    heap: LazyHeap[float, int] = LazyHeap(live)
+    for serial in Random(1).sample(range(number), number):
+        heap.push(Counted(serial), serial)
+    Counted.compared = 0
+    assert list(islice(heap, read)) == list(range(read))
+    assert 0 < Counted.compared < 2 * read * log2(2 * read)
 
 
 @pytest.mark.parametrize("max_live", [0, 1, 50])

@@ -1,6 +1,7 @@
 """Properties of every policy, under any sequence of events."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from math import ceil
 from random import Random
 from typing import TypeAlias
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from gateway.generation.insight.estimates import expected_turns
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.admission.interface import AdmissionName
 from gateway.scheduling.admission.reservation import SumOfReservations
@@ -28,6 +30,7 @@ from gateway.scheduling.policy import (
     build_policy,
 )
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
+from tests.unit.scheduling.test_lazy_heap import Counted
 
 MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 PAGES, PAGE = 100, 8
@@ -76,7 +79,10 @@ class PolicyDriver:
     def act(self, action: str, first: int, second: int) -> None:
         getattr(self, action)(first, second)
         self.policy.check()
-        listed = [r for batch in self.policy.waiting(self.now_s) for r in batch.requests]
+        batches = list(self.policy.waiting(self.now_s))
+        listed = [r for batch in batches for r in batch.requests]
+        assert self.policy.batches == len(batches)
+        assert [batch.size for batch in batches] == [len(batch.requests) for batch in batches]
         assert len(self.policy) == len(listed) == len(self.waiting)
         assert {request.id: request for request in listed} == self.waiting
         assert self.policy.admission.empty == (not self.running)
@@ -321,6 +327,22 @@ def test_idle_engine_in_lock_step_starts_what_there_is(
     assert sent(policy, 0.0) == (lone,)
 
 
+@pytest.mark.parametrize("name", ["lmaas", "fcfs"])
+def test_the_front_of_a_long_queue_is_read_without_putting_all_in_order(
+    name: PolicyName, a_request: MakeRequest
+) -> None:
+    policy, rng, number = a_policy(name), Random(4), 10_000
+    for place in range(number):
+        policy.arrive(a_request(50, rng.randint(5, 90), arrived_s=Counted(place)))
+    Counted.compared = 0
+    turns = list(islice(expected_turns(policy.waiting(float(number)), 4, 0.0), 50))
+    compared = Counted.compared
+    assert [turn.position for turn in turns] == list(range(1, 51))
+    assert 0 < compared < 1.5 * number  # putting them in order takes about n·log n
+    ordered = list(islice(expected_turns(policy.waiting(float(number)), 4, 0.0), 50))
+    assert [turn.request.id for turn in ordered] == [turn.request.id for turn in turns]
+
+
 def test_limit_on_waste_is_that_of_the_options(a_request: MakeRequest) -> None:
     together = {}
     for options in (Options(waste_share=0.1), Options(waste_share=0.5),
@@ -328,7 +350,7 @@ def test_limit_on_waste_is_that_of_the_options(a_request: MakeRequest) -> None:
         policy = a_policy("magnus", options)
         for generation in (20, 30):  # T = 1,190 and 1,935 token reads: 38 % are wasted
             policy.arrive(a_request(50, generation))
-        together[options] = len(policy.waiting(1.0)) == 1
+        together[options] = policy.batches == 1
     assert list(together.values()) == [False, True, True]
 
 

@@ -1,18 +1,28 @@
 """Expected start and end of queued requests."""
 
+from collections.abc import Generator
+
 import pytest
 
-from gateway.generation.insight.estimates import expected_turns, first_free_s, seconds_per_token
+from gateway.generation.insight.estimates import (
+    ExpectedTurn,
+    expected_turns,
+    first_free_s,
+    seconds_per_token,
+)
+from gateway.scheduling.dispatch import waiting_batch_of
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from tests.unit.generation.conftest import SchedulerScene
 
 
-def a_batch(*medians: float, serving_s: float = 2.0) -> WaitingBatch:
-    requests = tuple(
-        QueuedRequest(f"{place} {median}", "t", 10, (median,) * 6, 100, 0.0)
+def a_batch(*medians: float, serving_s: float = 2.0, tenants: str = "t") -> WaitingBatch:
+    requests = [
+        QueuedRequest(
+            f"{place} {median}", tenants[place % len(tenants)], 10, (median,) * 6, 100, 0.0
+        )
         for place, median in enumerate(medians)
-    )
-    return WaitingBatch("b", requests, serving_s)
+    ]
+    return waiting_batch_of("b", requests, serving_s=serving_s, now_s=0.0)
 
 
 def test_batches_start_in_turn_at_the_present_concurrency() -> None:
@@ -34,6 +44,32 @@ def test_idle_engine_is_assumed_to_run_one_request_at_a_time() -> None:
 
 def test_empty_queue_has_no_expected_turns() -> None:
     assert list(expected_turns([], 3, 1.0)) == []
+
+
+def left_to_skip(turns: Generator[ExpectedTurn, None, int]) -> int:
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            return int(end.value)
+
+
+@pytest.mark.parametrize("tenant", [None, "a", "b", "c"])
+@pytest.mark.parametrize("skip", range(9))
+def test_skipped_and_other_tenants_turns_are_left_out_and_the_others_stay(
+    tenant: str | None, skip: int
+) -> None:
+    batches = [
+        a_batch(10.0, 30.0, tenants="a"),
+        a_batch(20.0, 10.0, 40.0, tenants="ab"),
+        a_batch(50.0, tenants="b"),
+        a_batch(5.0, 5.0, tenants="a"),
+    ]
+    every = list(expected_turns(batches, 2, 1.0))
+    wanted = [turn for turn in every if tenant in {None, turn.request.tenant}]
+    assert list(expected_turns(batches, 2, 1.0, tenant=tenant, skip=skip)) == wanted[skip:]
+    left = left_to_skip(expected_turns(batches, 2, 1.0, tenant=tenant, skip=skip))
+    assert left == max(skip - len(wanted), 0)
 
 
 async def test_pace_is_the_requests_own_after_two_tokens(

@@ -84,7 +84,7 @@ def test_without_the_ratio_the_batch_of_the_oldest_goes_next(
         policy.observe(3, prompt, generation, passed_s + 0.1)  # serving times make no difference
     while waiting:
         now_s += 1.7
-        first = policy.waiting(now_s)[0]
+        first = next(policy.waiting(now_s))
         found = dispatched(policy, now_s)
         assert found == first.requests
         assert min(waiting, key=waiting.__getitem__) in [request.id for request in found]
