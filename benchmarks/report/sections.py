@@ -245,7 +245,8 @@ FIGURES: Final = (
         "W1",
         "live",
         "make bench F=W1",
-        "Each waiting client is given the time at which its answer is expected to start, as a band. The naive "
+        "Each waiting client is given the time at which its answer is expected to start, as a "
+        "band. The naive "
         "estimates go by the number of requests that wait, and by the last 100 waits; their bands "
         "come from the same calibration.",
         part=LIVE,
@@ -427,8 +428,8 @@ FIGURES: Final = (
         "engine",
         "make bench F=I3 A='--model DIR'",
         "Eight answers whose keys and values are four times the device's pool, on a CPU with "
-        "copies slowed down: a full fetch takes this multiple of a step's computation. At 6.5 times "
-        "it is an 8B model at 32,768 tokens behind 55 GB/s.",
+        "copies slowed down: a full fetch takes this multiple of a step's computation. At 6.5 "
+        "times it is an 8B model at 32,768 tokens behind 55 GB/s.",
         details="i3-behind-a-link",
         excerpts=(
             Excerpt(

@@ -98,7 +98,7 @@ class StagedLayer:
         self.content = like.new_zeros((len(sequences), kv_heads, 1, like.shape[-1]))
 
     def regroup(self, sequences: Sequence[object], slots: int) -> None:
-        """Go on with these sequences, and room for `slots` slots each; new ones have nothing yet."""
+        """Go on with these sequences, and room for `slots` slots; new ones have nothing yet."""
         known = {id(each): number for number, each in enumerate(self._sequences)}
         order = [known.get(id(each)) for each in sequences]
         same = order == list(range(len(self._sequences)))
