@@ -28,7 +28,7 @@ class EndlessAnswer:
 
     id = UUID(int=1)
     choice = 0
-    done = False
+    done = ended = False
     error = None
     calls = None
     hold = None
