@@ -48,11 +48,11 @@ HISTORY = """
     SELECT at,
            (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0')
             || '7000a' || substr(md5(number::text || random()::text), 1, 15))::uuid,
-           apps.tenant_id, apps.id, gen_random_uuid(), 'user ' || number %% 7,
-           'lmaas-demo', false, 40, 20, 2048,
-           1, 1, ARRAY[m * 0.4, m * 0.7, m, m * 1.5, m * 2.2, m * 3], 'model', 0, '', '',
-           greatest(1, round(m * exp(0.6 * (random() + random() + random() - 1.5) * 2))), 'stop',
-           false, 'lmaas', number::text, 1, 0, random(), 1 + random(), 2 + random(), %(gateway)s
+           apps.tenant_id, apps.id, gen_random_uuid(), 'user ' || number %% 7, 'lmaas-demo', false,
+           40, 20, 2048, 1, 1, ARRAY[m * 0.4, m * 0.7, m, m * 1.5, m * 2.2, m * 3], 'model', 0,
+           '', '', greatest(1, round(m * exp(0.6 * (random() + random() + random() - 1.5) * 2))),
+           'stop', false, 'lmaas', number::text, 1, 0, random(), 1 + random(), 2 + random(),
+           %(gateway)s
     FROM (SELECT number, %(newest)s - number * %(gap_s)s * interval '1 second' AS at,
                  exp(ln(12) + 4 * random()) AS m
           FROM generate_series(1, %(rows)s) AS number) AS drawn,

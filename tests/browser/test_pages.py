@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from playwright.async_api import expect
 
 from tests.browser.conftest import SIZES, Site, violations, watched
 
@@ -62,6 +63,12 @@ async def test_the_theme_can_be_switched_and_is_kept(page: Any) -> None:
     await page.goto("/page/queue")
     assert dark != light
     assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+
+
+async def test_the_link_of_the_page_is_in_sight_on_a_narrow_screen(site: Site) -> None:
+    async with watched(await site.context("narrow")) as page:
+        await page.goto("/page/settings")
+        await expect(page.locator("nav a[aria-current='page']")).to_be_in_viewport(ratio=1)
 
 
 async def test_every_page_is_reached_by_the_keyboard(page: Any) -> None:

@@ -13,8 +13,10 @@
     try { localStorage.setItem("lmaas-theme", theme); } catch { /* not kept */ }
   });
 
-  // On a narrow screen the links scroll: the one of this page is in sight.
-  document.querySelector("nav a[aria-current='page']")?.scrollIntoView({ inline: "center", block: "nearest" });
+  // On a narrow screen the links scroll: the one of this page is in sight. (`scrollIntoView` would
+  // make the next Tab begin there.)
+  const link = document.querySelector("nav a[aria-current='page']"), links = link?.closest("nav");
+  if (link) links.scrollLeft += link.getBoundingClientRect().left - links.getBoundingClientRect().left - (links.clientWidth - link.clientWidth) / 2;
 
   // Whether the view is live. A browser connects again by itself, unless it is refused.
   const show = (live) => {
