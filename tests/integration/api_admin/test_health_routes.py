@@ -37,7 +37,7 @@ async def test_health_answers_as_ready_does(client: httpx.AsyncClient) -> None:
 async def test_an_engine_that_starts_says_what_it_does(
     client: httpx.AsyncClient, service: GenerationService
 ) -> None:
-    service.scheduler.events.engine_starting(Starting("epoch", "reading weights"))
+    service.scheduler.events[0].engine_starting(Starting("epoch", "reading weights"))
     assert (await client.get("/health")).json()["engine"] == "starting: reading weights"
 
 
