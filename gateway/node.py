@@ -1,4 +1,4 @@
-"""One gateway with its engine: starts its parts in order and stops them in reverse."""
+"""One gateway with its engines: starts its parts in order and stops them in reverse."""
 
 import asyncio
 import fcntl
@@ -20,11 +20,11 @@ from gateway.database.supervision import DatabaseWatch
 from gateway.deletion.requests import DeletedRequests
 from gateway.deletion.sweeper import ErasureSweeper
 from gateway.engines.colocated import ColocatedEngine
-from gateway.engines.start import engine_ready, engine_socket, start_engine
+from gateway.engines.start import Startable, engine_ready, engine_sockets, start_engine
 from gateway.engines.supervisor import EngineSupervisor
 from gateway.engines.upstream.client import UpstreamEngine
 from gateway.engines.upstream.local_model import read_local_model
-from gateway.engines.upstream.start import upstream_engine
+from gateway.engines.upstream.start import upstream_engine, upstreams
 from gateway.errors import InvalidRequest, StartupFailure
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
@@ -121,7 +121,11 @@ async def running_node(
         )
         tokenizer = _tokenizer(folder, settings)
         demo_apps = _demo_apps(folder, tokenizer)
-        upstream = _upstream(settings, served, folder, tokenizer)
+        servers = _servers(settings, served, folder, tokenizer)
+        engines: list[ColocatedEngine] | list[UpstreamEngine] = servers or [
+            ColocatedEngine(str(socket)) for socket in engine_sockets(settings)
+        ]
+        _check_policy(settings, len(engines))
         engine_process = await _start_engine(stack, settings, served, say)
         database_watch = await _find_database(stack, settings, say)
         url = database_watch.url
@@ -148,10 +152,9 @@ async def running_node(
         limits = await stack.enter_async_context(
             running_limits(database.sessions, url, model=model)
         )
-        engine = upstream or ColocatedEngine(str(engine_socket(settings)))
         scheduler = Scheduler(
             model,
-            engine,
+            engines,
             history,
             predictor,
             policy=settings.policy,
@@ -173,12 +176,14 @@ async def running_node(
         service = GenerationService(model, tokenizer, predictor, scheduler, workers)
         _start_costs(stack, database, scheduler)
         await scheduler.start()
-        stack.push_async_callback(engine.close)
+        for engine in engines:
+            stack.push_async_callback(engine.close)
         stack.callback(service.stop)
-        say(f"connecting to {settings.upstream}" if upstream else "loading the model")
-        await engine_ready(
-            scheduler.engine.ready(), upstream or engine_process, settings.max_engine_start_s
-        )
+        say(f"connecting to {settings.upstream}" if servers else "loading the model")
+        started: list[Startable] = [scheduler.engine, *servers]
+        if engine_process is not None:
+            started.append(engine_process)
+        await engine_ready(scheduler.engine.ready(), started, settings.max_engine_start_s)
         # Keys are created last: a start that fails shows none.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
         demo_key = await ensure_demo(
@@ -333,19 +338,31 @@ async def _start_engine(
     return supervisor
 
 
-def _upstream(
+def _servers(
     settings: Settings, served: ServedModel, folder: Path, tokenizer: ChatTokenizer
-) -> UpstreamEngine | None:
-    """The client of the server that runs the model, if the settings name one. StartupFailure."""
-    if settings.upstream is None:
-        return None
+) -> list[UpstreamEngine]:
+    """The clients of the servers that run the model, if the settings name any. StartupFailure."""
+    named = upstreams(settings)
+    if not named:
+        return []
     if build_policy(settings.policy, _options(settings)).lockstep:
         raise StartupFailure(
             f"LMAAS_POLICY is {settings.policy}, which needs lock step, and the server in "
             "LMAAS_UPSTREAM has none; accepted are policies without it, such as lmaas"
         )
     model = read_local_model(folder, served.name, tokenizer.vocabulary, TextCodec(tokenizer))
-    return upstream_engine(settings, settings.upstream, model)
+    return [upstream_engine(settings, upstream, model) for upstream in named]
+
+
+def _check_policy(settings: Settings, engines: int) -> None:
+    """StartupFailure if the policy is not for this number of engines."""
+    try:
+        build_policy(settings.policy, _options(settings), engines)
+    except ValueError as error:
+        raise StartupFailure(
+            f"LMAAS_POLICY: {error}, and the settings name {engines}; accepted are policies for "
+            "several, such as lmaas"
+        ) from error
 
 
 def _start_costs(stack: AsyncExitStack, database: Database, scheduler: Scheduler) -> None:

@@ -6,18 +6,19 @@ from msgspec import Struct
 
 from gateway.database.supervision import DatabaseWatch
 from gateway.engines.supervisor import EngineSupervisor
-from gateway.generation.engine_session import EngineSession
+from gateway.generation.engines.group import EngineGroup
+from gateway.generation.engines.session import EngineSession
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.serving.predictor import LengthPredictor
 
 
 class Parts(Struct, frozen=True):
-    """The engine, the predictor process, the database, and the way of history there.
+    """The engines, the predictor process, the database, and the way of history there.
 
     No engine process if it is external.
     """
 
-    engine: EngineSession
+    engine: EngineGroup
     predictor: LengthPredictor
     database: DatabaseWatch
     history: HistoryWriter
@@ -25,13 +26,21 @@ class Parts(Struct, frozen=True):
 
     @property
     def states(self) -> Mapping[str, str]:
-        """Each part's state; `connected` if it answers."""
+        """Each part's state; `connected` if it answers, as `engine` does if any engine does."""
         return {
-            "engine": self._engine,
+            "engine": _state(self.engine),
+            **self.each_engine,
             "predictor": "connected" if self.predictor.connected else "away",
             "database": "connected" if self.database.answers else "away",
             "history": self.history.state,
         }
+
+    @property
+    def each_engine(self) -> Mapping[str, str]:
+        """The state of each engine, if there are several."""
+        if len(self.engine) == 1:
+            return {}
+        return {f"engine {each.number}": _state(each) for each in self.engine}
 
     @property
     def restarts(self) -> Mapping[str, int]:
@@ -43,9 +52,10 @@ class Parts(Struct, frozen=True):
             "database": self.database.restarts,
         }
 
-    @property
-    def _engine(self) -> str:
-        engine = self.engine
-        if engine.connected:
-            return "held" if engine.held else "connected"
-        return f"starting: {engine.phase}" if engine.phase else "away"
+
+def _state(engine: EngineGroup | EngineSession) -> str:
+    if engine.connected:
+        return "held" if engine.held else "connected"
+    if engine.refused:
+        return "refused"
+    return f"starting: {engine.phase}" if engine.phase else "away"

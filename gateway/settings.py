@@ -16,6 +16,9 @@ Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
 ModelName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]+$")]
 ADDRESS = r"[0-9A-Fa-f.:]+(/[0-9]{1,3})?"
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
+Urls: TypeAlias = Annotated[
+    str, Meta(pattern=r"^\s*https?://[^\s,/][^\s,]*([\s,]+https?://[^\s,/][^\s,]*)*\s*$")
+]
 
 
 def _variable(name: str) -> str:
@@ -381,31 +384,39 @@ class Settings(Struct, frozen=True, rename=_variable):
     ] = 5.0
     engine_socket: Annotated[
         str | None,
-        Meta(description="Unix socket of an engine started elsewhere; unset: one is started"),
+        Meta(
+            description="Unix socket of an engine started elsewhere; several engines of one model, "
+            "with commas between them, see scale.md; unset: one is started"
+        ),
     ] = None
     upstream: Annotated[
-        Url | None,
+        Urls | None,
         Meta(
             description="address of an OpenAI-compatible server that runs the model, such as "
-            "`http://127.0.0.1:8001` of vLLM, see upstream.md; then LMAAS_MODEL gives tokenizer "
-            "and chat template alone, and no engine is started; unset: our own engine"
+            "`http://127.0.0.1:8001` of vLLM, or of several, with commas between them, see "
+            "upstream.md; then LMAAS_MODEL gives tokenizer and chat template alone, and no engine "
+            "is started; unset: our own engine"
         ),
     ] = None
     upstream_api_key: Annotated[
-        str | None, Meta(description="key that this server asks for; unset: none")
+        str | None,
+        Meta(
+            description="key that this server asks for; for several servers one key for all, or "
+            "one each in their order, with commas between them; unset: none"
+        ),
     ] = None
     upstream_model: Annotated[
         str | None,
         Meta(
-            description="the model's name at this server; unset: the only one that it serves, or "
-            "the one that is called as here",
+            description="the model's name at this server, or at all; unset: the only one that it "
+            "serves, or the one that is called as here",
         ),
     ] = None
     upstream_max_running: Annotated[
         int,
         Meta(
             ge=0,
-            description="sequences that this server runs at once, of which it is given a few more; "
+            description="sequences that each server runs at once, of which it is given a few more; "
             "0: it says so, or it is learned from its answers",
         ),
     ] = 0

@@ -177,7 +177,7 @@ async def _run(
     )
     client = ColocatedEngine(engine.socket)
     scheduler = Scheduler(
-        "B1", client, _NoHistory(), predictor, policy="lmaas", options=Options(), tau_floor=0.2
+        "B1", [client], _NoHistory(), predictor, policy="lmaas", options=Options(), tau_floor=0.2
     )
     await scheduler.start()
     await scheduler.engine.ready()

@@ -78,7 +78,7 @@ def serving(folder: Path, artefact: bytes) -> Iterator[Serving]:
             await predictor.activate(new_id(), artefact)
             scheduler = Scheduler(
                 MODEL,
-                engine,
+                [engine],
                 history,
                 predictor,
                 policy="lmaas",

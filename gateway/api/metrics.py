@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.api.guards import bearer
 from gateway.generation.metrics import GatewayMetrics
+from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.parts import Parts
 from gateway.scheduling.lmaas.policy import LmaasPolicy
@@ -77,6 +78,7 @@ def read_gauges(metrics: GatewayMetrics, service: GenerationService) -> None:
     metrics.gauge("lmaas_running_lines", lines, "Of these, lines of batch jobs.")
     metrics.gauge("lmaas_prefixes", len(scheduler.pins), "Prefixes of jobs' groups in use.")
     metrics.gauge("lmaas_engine_connected", engine.connected, "1 while an engine answers.")
+    _read_engines(metrics, scheduler)
     kv = engine.kv
     metrics.gauge("lmaas_kv_pages", kv.pages if kv else None, "Pages of KV memory.")
     metrics.gauge(
@@ -102,4 +104,30 @@ def read_gauges(metrics: GatewayMetrics, service: GenerationService) -> None:
         "lmaas_prediction_tau",
         quality.tau if quality else None,
         "Kendall's tau of newest medians and lengths; NaN before the first hundred.",
+    )
+
+
+def _read_engines(metrics: GatewayMetrics, scheduler: Scheduler) -> None:
+    """Set the gauges of each engine."""
+    engines, table = scheduler.engine, scheduler.table
+    metrics.engine_gauge(
+        "lmaas_engine_up",
+        [engine.connected for engine in engines],
+        "1 while this engine answers.",
+    )
+    metrics.engine_gauge(
+        "lmaas_engine_accepting",
+        [engine.accepting for engine in engines],
+        "1 while this engine is given requests: it is not paused or drained.",
+    )
+    metrics.engine_gauge(
+        "lmaas_engine_running_requests",
+        [len(table.on(engine.number)) for engine in engines],
+        "Requests in this engine.",
+    )
+    states = [engine.kv if engine.connected else None for engine in engines]
+    metrics.engine_gauge(
+        "lmaas_engine_kv_used_share",
+        [1 - kv.free / kv.pages if kv is not None and kv.pages else None for kv in states],
+        "Share of this engine's KV memory in use.",
     )

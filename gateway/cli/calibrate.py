@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from engine.protocol import EngineInfo
 from gateway.engines.measurement import MeasuredEngine, TrialProgress, measured_engine
-from gateway.engines.start import engine_ready, start_engine
+from gateway.engines.start import engine_ready, engine_sockets, start_engine
 from gateway.errors import EngineLost, LmaasError, StartupFailure
 from gateway.logs import set_up_logging
 from gateway.replay.cost.calibration import CalibratedEngine, FitQuality, fit_cost, lag_steps
@@ -116,8 +116,11 @@ async def _engine(settings: Settings, model: str) -> AsyncIterator[MeasuredEngin
     if settings.upstream is not None:
         raise StartupFailure("LMAAS_UPSTREAM is set: only this project's own engine is measured")
     if settings.engine_socket:
-        async with measured_engine(settings.engine_socket) as engine:
-            await _wait_for_running(engine, settings.engine_socket)
+        running, *others = engine_sockets(settings)
+        if others:
+            raise StartupFailure("LMAAS_ENGINE_SOCKET names several engines: measure one at a time")
+        async with measured_engine(str(running)) as engine:
+            await _wait_for_running(engine, str(running))
             yield engine
         return
     click.echo("starting the engine", err=True)
@@ -126,7 +129,7 @@ async def _engine(settings: Settings, model: str) -> AsyncIterator[MeasuredEngin
         supervisor = await start_engine(settings, model, Path(folder) / "engine.log", socket)
         try:
             async with measured_engine(str(socket)) as engine:
-                await engine_ready(engine.info(), supervisor, settings.max_engine_start_s)
+                await engine_ready(engine.info(), [supervisor], settings.max_engine_start_s)
                 yield engine
         finally:
             await supervisor.stop()

@@ -17,7 +17,7 @@ from gateway.diagnosis.folder import check_disk, check_permissions, check_spool
 from gateway.diagnosis.model import check_model, local_folder
 from gateway.diagnosis.predictor import START_S, check_predictor
 from gateway.diagnosis.server import RunningServer, check_port, check_server, find_server
-from gateway.diagnosis.upstream import check_upstream
+from gateway.diagnosis.upstream import check_upstreams
 from gateway.errors import StartupFailure
 from gateway.settings import Settings
 
@@ -69,11 +69,11 @@ def _checks(settings: Settings, server: RunningServer | None) -> list[Check]:
 
 
 def _engine(settings: Settings, *, running: bool) -> Iterable[Finding]:
-    """Findings about the engine, or about the server that the settings name in its place."""
+    """Findings about the engine, or about the servers that the settings name in its place."""
     if settings.upstream is None:
         return check_engine(settings, running=running)
     folder = local_folder(settings)
-    return () if folder is None else check_upstream(settings, settings.upstream, folder)
+    return () if folder is None else check_upstreams(settings, folder)
 
 
 def run(check: Check, secrets: Iterable[str] = ()) -> Iterator[Finding]:
@@ -118,7 +118,8 @@ def run(check: Check, secrets: Iterable[str] = ()) -> Iterator[Finding]:
 
 def _secrets(settings: Settings) -> list[str]:
     """Keys, and the database's password."""
-    found = [settings.admin_key, settings.api_key, settings.upstream_api_key]
+    keys = (settings.upstream_api_key or "").split(",")
+    found = [settings.admin_key, settings.api_key, settings.upstream_api_key, *keys]
     if settings.database_url is not None:
         try:
             found.append(connection_parameters(settings.database_url).get("password"))

@@ -18,7 +18,8 @@ from gateway.child_process import child_environment
 from gateway.diagnosis.finding import Finding, Status, failure, ok, warning
 from gateway.diagnosis.memory import MemoryNeeds, check_memory
 from gateway.diagnosis.model import local_folder
-from gateway.engines.start import engine_environment, engine_socket
+from gateway.engines.start import engine_environment, engine_sockets
+from gateway.errors import StartupFailure
 from gateway.settings import Settings
 
 ANSWER_S: Final = 5.0
@@ -38,27 +39,32 @@ class _Fact(Struct, frozen=True):
 
 
 def check_engine(settings: Settings, *, running: bool) -> Iterator[Finding]:
-    """The engine's answer on its socket, or whether it could start; then kernel and memory."""
-    path = engine_socket(settings)
+    """The engine's answer on its socket, or whether it could start; then kernel and memory.
+
+    Of several engines the first is examined, of the others only whether they answer.
+    """
+    try:
+        path, *others = engine_sockets(settings)
+    except StartupFailure as error:
+        yield failure("engine", str(error), "correct the setting that it names")
+        return
+    for other in others:
+        yield _answer(other)
     info = _ask(path)
     if isinstance(info, Starting):
         yield warning("engine", f"starts: {info.phase}", "wait until its model is loaded")
         return
     if info is not None:
         yield ok("engine", _described(info))
-    elif running:
-        log = settings.data_folder / "engine.log"
-        yield failure(
-            "engine",
-            f"the gateway runs, but no engine answers on {path}",
-            f"see the end of {log}" if log.exists() else "start the engine of this socket",
-        )
-    elif settings.engine_socket:
-        yield failure(
-            "engine",
-            f"LMAAS_ENGINE_SOCKET: no engine answers on {path}",
-            "start it by `lmaas engine`, or unset LMAAS_ENGINE_SOCKET",
-        )
+    elif running or settings.engine_socket:
+        yield _unanswered(settings, path, running=running)
+    yield from _machine(settings, path, info, running=running)
+
+
+def _machine(
+    settings: Settings, path: Path, info: EngineInfo | None, *, running: bool
+) -> Iterator[Finding]:
+    """Kernel and memory, and whether the engine could start if none runs."""
     folder = local_folder(settings)
     if folder is None:
         yield warning("kernel", "not checked: there is no model", "see `model`")
@@ -74,6 +80,36 @@ def check_engine(settings: Settings, *, running: bool) -> Iterator[Finding]:
         else:
             left = fact.numbers["available"] >> 20
             yield ok("memory", f"the engine has its own; {left:,} MiB are left")
+
+
+def _unanswered(settings: Settings, path: Path, *, running: bool) -> Finding:
+    """No engine answers that should: that of a running gateway, or one started elsewhere."""
+    if running:
+        log = settings.data_folder / "engine.log"
+        return failure(
+            "engine",
+            f"the gateway runs, but no engine answers on {path}",
+            f"see the end of {log}" if log.exists() else "start the engine of this socket",
+        )
+    return failure(
+        "engine",
+        f"LMAAS_ENGINE_SOCKET: no engine answers on {path}",
+        "start it by `lmaas engine`, or unset LMAAS_ENGINE_SOCKET",
+    )
+
+
+def _answer(path: Path) -> Finding:
+    """Whether one of several engines answers."""
+    info = _ask(path)
+    if isinstance(info, Starting):
+        return warning("engine", f"starts: {info.phase}", "wait until its model is loaded")
+    if info is not None:
+        return ok("engine", _described(info))
+    return failure(
+        "engine",
+        f"LMAAS_ENGINE_SOCKET: no engine answers on {path}",
+        "start it by `lmaas engine`, or take it out of LMAAS_ENGINE_SOCKET",
+    )
 
 
 def _ask(path: Path) -> EngineInfo | Starting | None:

@@ -1,4 +1,4 @@
-"""Checks the server that LMAAS_UPSTREAM names: whether it answers, and what it can do."""
+"""Checks the servers that LMAAS_UPSTREAM names: whether they answer, and what they can do."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from gateway.diagnosis.finding import Finding, failure, ok, warning
 from gateway.engines.upstream.failures import ServerStarting, ServerUnreachable, ServerUnusable
 from gateway.engines.upstream.local_model import read_local_model
 from gateway.engines.upstream.probe import Probed, probe
-from gateway.engines.upstream.start import upstream_server
+from gateway.engines.upstream.start import Upstream, upstream_server, upstreams
 from gateway.errors import StartupFailure
 from gateway.generation.text.token_codec import TextCodec
 from gateway.generation.text.tokenizer import ChatTokenizer
@@ -16,10 +16,21 @@ from gateway.served_model import served_model
 from gateway.settings import Settings
 
 
-def check_upstream(settings: Settings, url: str, folder: Path) -> Iterator[Finding]:
-    """The server's answers to the probes of a start; `folder` is the model's."""
+def check_upstreams(settings: Settings, folder: Path) -> Iterator[Finding]:
+    """The servers' answers to the probes of a start; `folder` is the model's."""
     try:
-        probed = asyncio.run(_probed(settings, url, folder))
+        named = upstreams(settings)
+    except StartupFailure as error:
+        yield failure("engine", str(error), "correct the setting that it names")
+        return
+    for upstream in named:
+        yield from _check(settings, upstream, folder)
+
+
+def _check(settings: Settings, upstream: Upstream, folder: Path) -> Iterator[Finding]:
+    url = upstream.url
+    try:
+        probed = asyncio.run(_probed(settings, upstream, folder))
     except ServerStarting as error:
         yield warning("engine", f"{url} starts: {error}", "wait until its model is loaded")
     except ServerUnreachable as error:
@@ -37,11 +48,11 @@ def check_upstream(settings: Settings, url: str, folder: Path) -> Iterator[Findi
         )
 
 
-async def _probed(settings: Settings, url: str, folder: Path) -> Probed:
+async def _probed(settings: Settings, upstream: Upstream, folder: Path) -> Probed:
     tokenizer = ChatTokenizer(folder)
     name = served_model(settings).name
     model = read_local_model(folder, name, tokenizer.vocabulary, TextCodec(tokenizer))
-    server = upstream_server(settings, url)
+    server = upstream_server(upstream)
     try:
         return await probe(server, model, settings.upstream_model)
     finally:

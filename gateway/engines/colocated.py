@@ -176,7 +176,8 @@ class ColocatedEngine:
     def _mark_lost(self, error: Exception) -> None:
         if self._info is None:
             return
-        log.warning("engine_lost", reason=str(error) or type(error).__name__)
+        reason = str(error) or type(error).__name__
+        log.warning("engine_lost", socket=self._socket, reason=reason)
         self._info = None
         self._pending.clear()
         self._set_busy(0.0)

@@ -1,7 +1,7 @@
 """Starts an engine process by the gateway's settings, and waits until it serves."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,10 +10,16 @@ from gateway.errors import StartupFailure
 from gateway.settings import Settings
 
 
-def engine_socket(settings: Settings) -> Path:
-    """The engine's socket: the one the settings name, else that of the data folder."""
-    named = settings.engine_socket
-    return Path(named) if named else socket_path(settings.data_folder)
+def engine_sockets(settings: Settings) -> list[Path]:
+    """The engines' sockets: those the settings name, else that of the data folder.
+
+    StartupFailure if one is named twice.
+    """
+    named = [Path(each.strip()) for each in (settings.engine_socket or "").split(",")]
+    named = [path for path in named if path != Path()]
+    if len(set(named)) < len(named):
+        raise StartupFailure("LMAAS_ENGINE_SOCKET names a socket twice")
+    return named or [socket_path(settings.data_folder)]
 
 
 def engine_environment(settings: Settings, model: str, socket: Path) -> dict[str, str]:
@@ -47,7 +53,8 @@ async def start_engine(
     settings: Settings, model: str, log_file: Path, socket: Path | None = None
 ) -> EngineSupervisor:
     """A supervised engine process that serves the model of this location on a socket."""
-    environment = engine_environment(settings, model, socket or engine_socket(settings))
+    socket = socket or socket_path(settings.data_folder)
+    environment = engine_environment(settings, model, socket)
     supervisor = EngineSupervisor(
         environment,
         log_file,
@@ -59,7 +66,7 @@ async def start_engine(
 
 
 class Startable(Protocol):
-    """An engine process, or the client of a server, that may turn out to be unusable."""
+    """An engine process, the client of a server, or several, that may turn out to be unusable."""
 
     proven: bool  # set once it has served
 
@@ -68,21 +75,22 @@ class Startable(Protocol):
 
 
 async def engine_ready(
-    answered: Awaitable[object], supervisor: Startable | None, within_s: float
+    answered: Awaitable[object], started: Iterable[Startable], within_s: float
 ) -> None:
-    """Wait until the engine has answered. StartupFailure if it fails or takes too long."""
-    ready = asyncio.ensure_future(answered)
-    failed = asyncio.create_task(supervisor.failed()) if supervisor else None
-    waits: list[asyncio.Future[Any]] = [ready, *([failed] if failed else [])]
+    """Wait until the engines have answered. StartupFailure if one fails, or they take too long."""
+    ready, started = asyncio.ensure_future(answered), list(started)
+    failures = [asyncio.create_task(each.failed()) for each in started]
+    waits: list[asyncio.Future[Any]] = [ready, *failures]
     try:
         await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-        if failed and failed.done():
-            raise failed.result()
+        for failed in failures:
+            if failed.done():
+                raise failed.result()
         if not ready.done():
             limit = f"{within_s:.0f} s (LMAAS_MAX_ENGINE_START_S)"
             raise StartupFailure(f"the engine did not serve its model within {limit}")
-        if supervisor:
-            supervisor.proven = True
+        for each in started:
+            each.proven = True
     finally:
         for task in waits:
             task.cancel()

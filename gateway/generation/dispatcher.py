@@ -1,4 +1,4 @@
-"""Queues requests in front of the engine and dispatches them in batches."""
+"""Queues requests in front of the engines and dispatches them in batches."""
 
 import asyncio
 import time
@@ -8,11 +8,13 @@ from itertools import count
 from typing import Final
 
 import structlog
+from msgspec import structs
 
 from engine.protocol import KvState, Sequence, SequenceId
 from gateway.errors import ContextLengthExceeded, LmaasError, Unavailable
 from gateway.generation.dispatch_sources import DispatchSources
-from gateway.generation.engine_session import EngineSession, mode_of
+from gateway.generation.engines.group import EngineGroup
+from gateway.generation.engines.session import mode_of
 from gateway.generation.insight.estimates import expected_remainders
 from gateway.generation.insight.queue_waits import QueueWaits
 from gateway.generation.insight.shedding import shedding_error
@@ -23,7 +25,7 @@ from gateway.generation.queue.load import QueueLoad
 from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
-from gateway.generation.request_table import RequestTable
+from gateway.generation.request_table import RequestTable, by_engine
 from gateway.generation.settlement import Settlement
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.control_loop import ControlLoop
@@ -39,14 +41,14 @@ log = structlog.get_logger()
 
 
 class Dispatcher:
-    """Queues requests and submits them to the engine as the control loop decides."""
+    """Queues requests and submits them to the engines as the control loop decides."""
 
     def __init__(
         self,
         loop: ControlLoop,
         host_lane: HostLane,
         table: RequestTable,
-        session: EngineSession,
+        engines: EngineGroup,
         settlement: Settlement,
         preemption: PreemptionOrder,
         pins: PrefixPins,
@@ -61,7 +63,7 @@ class Dispatcher:
         self._loop = loop
         self._host_lane = host_lane
         self._table = table
-        self._session = session
+        self._engines = engines
         self._settlement = settlement
         self._preemption = preemption
         self._pins = pins
@@ -118,8 +120,10 @@ class Dispatcher:
             return
         if state.id.hex in self._table.waiting:
             self._withdraw(state)
-        elif self._table.running.pop(state.sequence_id, None) is not None:
-            self._session.cancel([state.sequence_id])
+        else:
+            self._table.running.pop(state.sequence_id, None)
+            if state.engine is not None:
+                self._engines[state.engine].cancel([state.sequence_id])
         failed = isinstance(error, Unavailable)  # by us, not by its client or an operator
         self._settlement.end(state, "error" if failed else "cancelled", error)
         self.decide_soon()
@@ -139,7 +143,7 @@ class Dispatcher:
         self._loop.use(policy, self._table.queued(), self._table.in_engine())
         waiting = len(self._table.waiting)
         log.info("policy_changed", before=before.name, now=policy.name, waiting=waiting)
-        self._session.set_mode(mode_of(policy))
+        self._engines.set_mode(mode_of(policy))
         self.decide_soon()
 
     def _refuse_host_memory(self) -> None:
@@ -148,12 +152,15 @@ class Dispatcher:
             if state.on_host:
                 self.cancel(state, Unavailable("in lock step nothing runs in host memory"))
 
-    def resize(self, kv: KvState) -> None:
-        """Adopt the engine's KV memory size; end queued requests that no longer fit it."""
-        self._session.resized(kv)
-        self._host_lane.resize(kv.offload_pages, kv.page_tokens)
-        self._loop.resize(kv.pages, kv.page_tokens, self._session.served.max_running or None)
-        self._load.set_context(self._session.served.context_tokens)
+    def resize(self, kv: KvState, engine: int = 0) -> None:
+        """Adopt an engine's KV memory size; end queued requests that no longer fit it."""
+        session = self._engines[engine]
+        session.resized(kv)
+        most_running = session.served.max_running or None
+        self._loop.resize(kv.pages, kv.page_tokens, most_running, engine=engine)
+        if len(self._engines) == 1:  # host memory is for one engine
+            self._host_lane.resize(kv.offload_pages, kv.page_tokens)
+        self._load.set_context(self._engines.served.context_tokens)
         for state in list(self._table.waiting.values()):
             before = state.max_tokens
             if not self._limit_to_context(state):
@@ -162,33 +169,58 @@ class Dispatcher:
                 self._leave(state)
                 self._arrive(state)
 
-    def limit(self, max_running: int) -> None:
-        """Adopt the number of sequences that the engine takes."""
-        self._session.limited(max_running)
-        kv = self._session.served.kv
-        self._loop.resize(kv.pages, kv.page_tokens, max_running)
+    def limit(self, max_running: int, engine: int = 0) -> None:
+        """Adopt the number of sequences that an engine takes."""
+        session = self._engines[engine]
+        session.limited(max_running)
+        kv = session.served.kv
+        self._loop.resize(kv.pages, kv.page_tokens, max_running, engine=engine)
         self.decide_soon()
 
-    def reopen(self) -> None:
-        """Resume on a new engine what ran on the previous one, from the tokens generated so far."""
-        unfinished = list(self._table.running.values())
-        self._table.running.clear()
+    def lose(self, engine: int) -> None:
+        """An engine was lost: what it had goes on on others, or once one is connected."""
+        self._loop.lose(engine)
+        for state in self._table.on(engine):
+            state.engine = None
+        if self._engines.connected:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Resume on the connected engines what lost ones ran, from the tokens generated so far."""
+        unfinished = self._table.on(None)
+        for state in unfinished:
+            del self._table.running[state.sequence_id]
         if unfinished:
             log.info("sequences_resumed", count=len(unfinished))
-        self._pins.reopen()
         self.resume(unfinished)
         self._loop.refresh(self._table.in_engine())
         self.decide_soon()
 
     def resume(self, unfinished: Iterable[RequestState]) -> None:
-        """Submit requests again under new sequence ids; they continue where they stopped."""
+        """Submit requests again under new sequence ids; they continue where they stopped.
+
+        Those whose engine was lost do so on another one.
+        """
         states = list(filter(self._limit_to_context, unfinished))
         for state in states:
             state.attempt += 1
+            if state.engine is None:
+                state.engine = self._engine_for(state)
             if state.on_host:
                 self._host_lane.resumed(state.to_queued())
         if states:
             self._submit("resumed", states)
+
+    def _engine_for(self, state: RequestState) -> int:
+        """The engine on which a request goes on whose own was lost."""
+        if len(self._engines) == 1:
+            return 0
+        assert state.queued_request is not None
+        request = structs.replace(state.queued_request, generated=len(state.tokens))
+        engine = self._loop.move(state.to_running(), request)
+        assert engine is not None, "an engine is connected"
+        self._metrics.moved()
+        return engine
 
     def split(self, returned: Iterable[SequenceId]) -> None:
         """Queue a lock-step batch that the engine returned for lack of memory again, in two halves.
@@ -203,7 +235,7 @@ class Dispatcher:
             return
         self._metrics.split()
         log.info("batch_split", batch=states[0].trace.batch, size=len(states))
-        queued = not self._session.draining
+        queued = not self._engines.draining
         if queued and self._loop.halve([state.to_queued() for state in states]):
             for state in states:
                 state.set_queued_again()
@@ -216,9 +248,13 @@ class Dispatcher:
         for half in halves_of(states):
             self.resume(half)
 
-    def drain(self) -> None:
-        """Dispatch nothing until resumed; all that has started finishes, split batches included."""
-        self._session.drain()
+    def drain(self, engine: int) -> None:
+        """Dispatch nothing to an engine until resumed; all that has started finishes.
+
+        Split batches do so too, which are for one engine.
+        """
+        self._engines[engine].drain()
+        self._loop.drain(engine, draining=True)
         started = [state for state in self._table.waiting.values() if state.queued_again]
         for state in started:
             self._withdraw(state)
@@ -238,7 +274,7 @@ class Dispatcher:
         self._take_up_revisions()
         self._shed()
         for _ in range(MAX_DISPATCHES_PER_TURN):
-            if not self._table.waiting or not self._session.accepting:
+            if not self._table.waiting or not self._engines.accepting:
                 return
             began_s = time.perf_counter()
             dispatch = self._host_lane.dispatch(self._clock()) or self._next_dispatch()
@@ -270,16 +306,16 @@ class Dispatcher:
         for state in waiting:
             if state.in_order:
                 self._waits.revised(state)
-        if running and self._session.connected:
-            self._session.revise(expected_remainders(running), {})
+        for number, states in by_engine(running).items():
+            self._engines[number].revise(expected_remainders(states), {})
 
     def _next_dispatch(self) -> Dispatch | None:
         """What to start now: what fits, or what takes the place of a tenant over its share."""
         now_s = self._clock()
         dispatch = self._loop.dispatch(now_s, self._table.in_engine)
-        if dispatch is None and self._session.kv is not None:
-            free_pages = self._session.kv.free
-            dispatch = self._loop.make_room(now_s, self._table.in_engine, free_pages)
+        kv = self._engines[0].kv
+        if dispatch is None and kv is not None:
+            dispatch = self._loop.make_room(now_s, self._table.in_engine, kv.free)
         return dispatch
 
     def _show_fallback(self) -> None:
@@ -291,10 +327,11 @@ class Dispatcher:
     def _send(self, dispatch: Dispatch) -> None:
         now_s = self._clock()
         batch = next(self._batches)
-        kv = self._session.kv
+        kv = self._engines.kv
         states = [self._table.waiting.pop(request.id) for request in dispatch.requests]
         starting = [state for state in states if not state.queued_again]
         for state in states:
+            state.engine = self._loop.engine_of(state.id.hex)
             if state.lane == "interactive":
                 self._load.remove(state.id.hex)
             if state.queued_again:
@@ -335,9 +372,11 @@ class Dispatcher:
         return self._positions.start(state.id.hex, now_s)
 
     def _submit(self, batch: str, states: Many[RequestState]) -> None:
-        """Submit requests as one batch, with the prefixes to pin before it."""
-        sequences = [self._sequence(state) for state in states]
-        self._session.submit(batch, sequences, self._pins.starting(states))
+        """Submit requests to their engines as one batch, with the prefixes to pin before it."""
+        for number, own in by_engine(states).items():
+            sequences = [self._sequence(state) for state in own]
+            self._engines[number].submit(batch, sequences, self._pins.starting(own))
+            self._metrics.submitted(number, len(own))
 
     def _sequence(self, state: RequestState) -> Sequence:
         """Move the request to the running ones and return its engine sequence."""
@@ -346,7 +385,7 @@ class Dispatcher:
         state.preempt_first = self._preemption.of(state)
         state.suspended = False
         lane = self._host_lane if state.on_host else self._loop
-        return state.to_sequence(self._session.served.stop_ids, lane.reserve(state.queued_request))
+        return state.to_sequence(self._engines.served.stop_ids, lane.reserve(state.queued_request))
 
     def _limit_to_context(self, state: RequestState) -> bool:
         """Limit the answer to the engine's context.
@@ -354,7 +393,7 @@ class Dispatcher:
         False if that ended the request: it cannot fit, or its answer is as long already.
         """
         try:
-            state.limit_to_context(self._session.context_tokens(state.memory))
+            state.limit_to_context(self._engines.context_tokens(state.memory))
         except ContextLengthExceeded as error:
             self._settlement.end(state, "error", error)
             return False
@@ -376,7 +415,7 @@ class Dispatcher:
 
     def _fits_device(self, state: RequestState) -> bool:
         """Whether the device holds prompt and longest answer."""
-        return len(state.prompt) + state.max_tokens <= self._session.context_tokens("device")
+        return len(state.prompt) + state.max_tokens <= self._engines.context_tokens("device")
 
     def _arrive(self, state: RequestState) -> None:
         """Give a request to the queue that orders it."""

@@ -1,4 +1,4 @@
-"""Applies the engine's events to the requests they concern."""
+"""Applies an engine's events to the requests they concern."""
 
 import asyncio
 from collections import deque
@@ -11,7 +11,8 @@ import structlog
 from engine.protocol import EngineInfo, Finish, Refused, Starting, Step
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
-from gateway.generation.engine_session import EngineSession
+from gateway.generation.engines.group import EngineGroup
+from gateway.generation.engines.session import EngineSession
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.estimates import expected_remainders
 from gateway.generation.insight.step_cost import StepCostLearner
@@ -35,7 +36,8 @@ log = structlog.get_logger()
 class EngineEvents:
     """Listens to one engine: adds tokens to requests, ends them, and triggers decisions.
 
-    All queued and running requests fail with `EngineLost` once the session gives the engine up.
+    `session` is the one with this engine, among those of `engines`. All queued and running requests
+    fail with `EngineLost` once every session gives its engine up.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class EngineEvents:
         loop: ControlLoop,
         table: RequestTable,
         session: EngineSession,
+        engines: EngineGroup,
         settlement: Settlement,
         preemption: PreemptionOrder,
         pins: PrefixPins,
@@ -56,6 +59,8 @@ class EngineEvents:
         self._loop = loop
         self._table = table
         self._session = session
+        self._engines = engines
+        self._number = session.number
         self._settlement = settlement
         self._preemption = preemption
         self._pins = pins
@@ -69,17 +74,28 @@ class EngineEvents:
         self._unsettled: deque[Finish] = deque()
 
     def engine_ready(self, info: EngineInfo) -> None:
-        """A new engine is connected: resume the running requests on it."""
+        """A new engine is connected: it gets work, first what lost engines were running.
+
+        It gets none if it serves another model than the others.
+        """
+        if not self._engines.fits(self._number, info):
+            return
+        returned = self._session.info is not None
         self._session.opened(info)
-        self._dispatcher.resize(info.kv)
-        self._dispatcher.reopen()
+        self._dispatcher.resize(info.kv, self._number)
+        self._loop.restore(self._number, gradually=returned)
+        self._pins.reopen()
+        self._dispatcher.go_on()
 
     def engine_lost(self) -> None:
-        """The engine is lost: dispatch nothing until the next one connects."""
+        """The engine is lost: dispatch nothing to it until the next one connects."""
         self._settle_some(len(self._unsettled))  # these need no other engine
+        if self._session.refused:  # it had nothing
+            self._session.refused = ""
+            return
         lost_at_s = self._clock()
         self._session.closed(lost_at_s)
-        self._loop.interrupt()
+        self._dispatcher.lose(self._number)
         self._await_engine(lost_at_s)
 
     def engine_starting(self, starting: Starting) -> None:
@@ -97,15 +113,17 @@ class EngineEvents:
 
     def engine_stepped(self, step: Step) -> None:
         """Add the step's tokens to requests, end finished ones, and decide if that is due."""
+        if self._session.refused:  # it has nothing of ours
+            return
         before = self._session.served.kv.pages
         if step.kv.pages != before:
-            log.warning("kv_resized", pages=step.kv.pages, before=before)
-            self._dispatcher.resize(step.kv)
+            log.warning("kv_resized", engine=self._number, pages=step.kv.pages, before=before)
+            self._dispatcher.resize(step.kv, self._number)
         if step.max_running not in {0, self._session.served.max_running}:
-            self._dispatcher.limit(step.max_running)
+            self._dispatcher.limit(step.max_running, self._number)
         self._session.step = step
-        self._loop.advance(1)
-        self._loop.limit_batch(step.background_rows or None)
+        self._loop.advance(1, self._number)
+        self._loop.limit_batch(step.background_rows or None, engine=self._number)
         if step.preempted or step.returned:
             self._count_preemptions([*step.preempted, *step.returned])
         if step.unpinned:
@@ -116,14 +134,13 @@ class EngineEvents:
         self._ended(step.finished)
         if step.returned:
             self._dispatcher.split(step.returned)
-        self._metrics.stepped(step)
+        self._metrics.stepped(step, self._number)
         self._step_cost.observe(step)
-        self._load.stepped(step.computed, step.took_s)
+        self._load.stepped(step.computed, step.took_s / self._engines.present)
         self._steps += 1
         if self._steps % STEPS_BETWEEN_REVISIONS == 0:
             self._price()
-            if self._table.running:
-                self._revise()
+            self._revise()
         if self._loop.due and self._table.waiting:
             self._dispatcher.decide_soon()
 
@@ -133,7 +150,8 @@ class EngineEvents:
         if learned is not None:
             served = self._session.served
             step_tokens = served.step_tokens or served.context_tokens
-            self._loop.price(EngineCost(learned.coefficients, step_tokens))
+            cost = EngineCost(learned.coefficients, step_tokens)
+            self._loop.price(cost, engine=self._number)
 
     def _count_preemptions(self, preempted: Many[str]) -> None:
         running = self._table.running
@@ -219,20 +237,24 @@ class EngineEvents:
 
     def _revise(self) -> None:
         """Send each sequence's expected remaining tokens, and who is to be preempted first."""
-        remaining = expected_remainders(list(self._table.running.values()))
-        self._session.revise(remaining, self._preemption.refresh())
+        running = self._table.on(self._number)
+        if not running:
+            return
+        changed = self._preemption.refresh()
+        self._session.revise(expected_remainders(running), changed.pop(self._number, {}))
+        self._preemption.send(changed)
 
     def _await_engine(self, lost_at_s: float, least_s: float = 0.0) -> None:
-        """Look again when the lost engine would be given up."""
-        wait_s = max(self._session.patience_s(self._clock()), least_s)
+        """Look again when the lost engines would be given up."""
+        wait_s = max(self._engines.patience_s(self._clock()), least_s)
         asyncio.get_running_loop().call_later(wait_s, self._fail_if_given_up, lost_at_s)
 
     def _fail_if_given_up(self, lost_at_s: float) -> None:
-        """Fail all requests if the engine lost at this time is given up, now or later."""
-        session, table = self._session, self._table
-        if session.lost_at_s != lost_at_s:
+        """Fail all requests if all engines are given up, now or while this one stays lost."""
+        table = self._table
+        if self._session.lost_at_s != lost_at_s:
             return
-        if session.given_up(self._clock()) and (table.waiting or table.running):
+        if self._engines.given_up(self._clock()) and (table.waiting or table.running):
             log.error("engine_given_up", waiting=len(table.waiting), running=len(table.running))
             error = EngineLost("the engine does not answer; try again in a moment")
             self._dispatcher.cancel_all(error)

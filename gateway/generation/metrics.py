@@ -158,6 +158,18 @@ class GatewayMetrics:
                 ("retries", "Streams of a server that broke and were opened again."),
             )
         }
+        self._moved = Counter(
+            "lmaas_moved_sequences",
+            "Sequences that went on on another engine, or on the next one, as theirs was lost.",
+            registry=registry,
+        )
+        self._by_engine = {
+            kind: Counter(f"lmaas_engine_{kind}", words, ["engine"], registry=registry)
+            for kind, words in (
+                ("submitted_sequences", "Sequences submitted to this engine, resumed ones too."),
+                ("generated_tokens", "Tokens that this engine generated."),
+            )
+        }
         self._size = _histogram(
             "lmaas_batch_size", "Requests per batch.", BATCH_SIZE_BUCKETS, registry
         )
@@ -214,14 +226,24 @@ class GatewayMetrics:
         """The model predicted a request's length this long after its arrival."""
         self._prediction.labels(source).observe(seconds)
 
-    def stepped(self, step: Step) -> None:
-        """The engine completed a step, or reported ends without one."""
+    def submitted(self, engine: int, count: int) -> None:
+        """Sequences were submitted to the engine of this number."""
+        self._by_engine["submitted_sequences"].labels(engine).inc(count)
+
+    def moved(self) -> None:
+        """A sequence goes on whose engine was lost, one of several."""
+        self._moved.inc()
+
+    def stepped(self, step: Step, engine: int = 0) -> None:
+        """An engine completed a step, or reported ends without one."""
+        generated = sum(map(len, step.tokens.values()))
+        self._by_engine["generated_tokens"].labels(engine).inc(generated)
+        self.computed.generated += generated
         self._engine["steps"].inc(step.computed > 0)
         self._engine["busy_seconds"].inc(step.took_s)
         self._engine["computed_tokens"].inc(step.computed)
         self._engine["unnamed_preemptions"].inc(step.unnamed_preemptions)
         self._engine["retries"].inc(step.retries)
-        self.computed.generated += sum(map(len, step.tokens.values()))
         self.computed.prompt += step.work.prompt_tokens if step.work is not None else 0
         if step.work is not None:
             self._engine["computed_prompt_tokens"].inc(step.work.prompt_tokens)
@@ -316,6 +338,13 @@ class GatewayMetrics:
         if name not in self._gauges:
             self._gauges[name] = Gauge(name, documentation, registry=self.registry)
         self._gauges[name].set(float("nan") if value is None else value)
+
+    def engine_gauge(self, name: str, values: Iterable[float | None], documentation: str) -> None:
+        """Set a gauge of each engine, by number; None becomes NaN."""
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(name, documentation, ["engine"], registry=self.registry)
+        for number, value in enumerate(values):
+            self._gauges[name].labels(number).set(float("nan") if value is None else value)
 
 
 class _Counts(Collector):

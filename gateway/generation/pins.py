@@ -7,7 +7,7 @@ import structlog
 from msgspec import Struct
 
 from engine.protocol import BACKGROUND, Pin
-from gateway.generation.engine_session import EngineSession
+from gateway.generation.engines.group import EngineGroup
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.request_state import RequestState
 from gateway.scheduling.control_loop import ControlLoop
@@ -36,9 +36,9 @@ class PrefixPins:
     engine, a prefix is pinned again with the next member that starts.
     """
 
-    def __init__(self, loop: ControlLoop, session: EngineSession, metrics: GatewayMetrics) -> None:
+    def __init__(self, loop: ControlLoop, engines: EngineGroup, metrics: GatewayMetrics) -> None:
         self._loop = loop
-        self._session = session
+        self._engines = engines
         self._metrics = metrics
         self._groups: dict[str, _Group] = {}
         self._kept: str | None = None
@@ -70,8 +70,8 @@ class PrefixPins:
         state.prefix = group.prefix
 
     def starting(self, states: Sequence[RequestState]) -> list[Pin]:
-        """The pins to submit with these requests; none to a server that keeps no pins."""
-        if "pins" in self._session.served.refusals:
+        """The pins to submit with these requests; none to several engines, or to a server."""
+        if "pins" in self._engines.served.refusals:
             return []
         pins, saved = [], 0
         for state in states:
@@ -127,7 +127,7 @@ class PrefixPins:
         del self._groups[name]
         if group.pinned:
             self._forget(group)
-            self._session.unpin([name])
+            self._engines[0].unpin([name])
 
     def _forget(self, group: _Group) -> None:
         """The engine has no pin of this prefix any more."""
@@ -135,7 +135,7 @@ class PrefixPins:
         self._loop.unpin(group.prefix.id)
 
     def _whole_pages(self, tokens: int) -> int:
-        page = self._session.served.kv.page_tokens if self._session.info else 1
+        page = self._engines.served.kv.page_tokens if self._engines.info else 1
         return tokens // page * page
 
 

@@ -81,6 +81,7 @@ class RequestState:
         arrived_at: datetime,
         arrived_s: float,
         opened: OpenPrediction | None = None,
+        blocks: tuple[int, ...] = (),
         choice: int = 0,
         first_id: UUID | None = None,
         grew: asyncio.Event | None = None,
@@ -94,6 +95,7 @@ class RequestState:
         self.choice = choice
         self.first_id = first_id  # of the request's first choice; None for that itself
         self.prompt = prompt
+        self.blocks = blocks  # hashes of it, see `routing.prefixes`; empty with one engine
         self.user_input_tokens = user_input_tokens
         self.max_tokens = max_tokens
         self.prediction = prediction  # the newest that the scheduler has taken up
@@ -125,6 +127,7 @@ class RequestState:
         self.error: LmaasError | None = None
 
         self.memory: KvPlacement = "device"  # set when it is queued
+        self.engine: int | None = None  # the number of the engine that has it
         self.prefix: SharedPrefix | None = None  # set at arrival, see `PrefixPins`
         self.queued_request: QueuedRequest | None = None  # set while queued
         self.trace = SchedulingTrace()
@@ -294,6 +297,7 @@ class RequestState:
             lane=request.lane,
             prefix=self.prefix,
             provisional=self.opened is not None and self.opened.awaits_model,
+            blocks=self.blocks,
         )
         return self.queued_request
 
@@ -313,6 +317,7 @@ class RequestState:
             suspended=self.suspended,
             lane=self.request.lane,
             prefix=self.prefix,
+            engine=self.engine or 0,
         )
 
     def to_sequence(self, stop_ids: list[int], reserve: int) -> Sequence:

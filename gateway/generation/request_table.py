@@ -1,6 +1,6 @@
 """The requests of this gateway that have not ended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 from gateway.generation.request_state import RequestState
@@ -8,7 +8,10 @@ from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 
 class RequestTable:
-    """Queued requests by id, in order of arrival, and those in the engine, by sequence id."""
+    """Queued requests by id, in order of arrival, and those in the engines, by sequence id.
+
+    Those whose engine was lost are among the running ones until they go on.
+    """
 
     def __init__(self) -> None:
         self.waiting: dict[str, RequestState] = {}
@@ -28,5 +31,22 @@ class RequestTable:
         return [state.to_queued() for state in self.waiting.values() if not state.on_host]
 
     def in_engine(self) -> list[RunningSequence]:
-        """The sequences in the engine's KV pool, as admission sees them."""
+        """The sequences in the engines' KV pools, as admission sees them."""
         return [state.to_running() for state in self.running.values() if not state.on_host]
+
+    def on_engine(self, engine: int) -> list[RunningSequence]:
+        """What `in_engine` has of one engine."""
+        return [state.to_running() for state in self.on(engine) if not state.on_host]
+
+    def on(self, engine: int | None) -> list[RequestState]:
+        """The requests that an engine has; None: those whose engine was lost."""
+        return [state for state in self.running.values() if state.engine == engine]
+
+
+def by_engine(states: Iterable[RequestState]) -> dict[int, list[RequestState]]:
+    """Requests by the engine that has them; those that none has are left out."""
+    grouped: dict[int, list[RequestState]] = {}
+    for state in states:
+        if state.engine is not None:
+            grouped.setdefault(state.engine, []).append(state)
+    return grouped

@@ -1,7 +1,8 @@
-"""The live scheduler of one model: queue, engine, and the operator's actions."""
+"""The live scheduler of one model: queue, engines, and the operator's actions."""
 
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -13,13 +14,15 @@ from gateway.errors import (
     Conflict,
     InvalidRequest,
     LmaasError,
+    NotFound,
     RequestCancelled,
     shortened,
 )
 from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_events import EngineEvents
-from gateway.generation.engine_session import OUTAGE_S, EngineSession, mode_of
+from gateway.generation.engines.group import EngineGroup
+from gateway.generation.engines.session import OUTAGE_S, EngineSession, mode_of
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
 from gateway.generation.insight.progress import RequestProgress, progress_of
@@ -44,6 +47,7 @@ from gateway.scheduling.control_loop import ControlLoop, Fallback
 from gateway.scheduling.host_lane import HostLane
 from gateway.scheduling.policy import POLICY_NAMES, Options, Policy, PolicyName, build_policy
 from gateway.scheduling.requests import QueuedRequest
+from gateway.scheduling.routing.prefixes import blocks_of
 from gateway.scheduling.waits.estimator import Outlook
 from models.base import new_id
 
@@ -53,15 +57,16 @@ log = structlog.get_logger()
 class Scheduler:
     """Schedules requests from their arrival in the queue to their settlement.
 
-    `engine` is the engine session, `table` holds the requests that have not ended, `load` bounds
-    what is queued, `holds` keeps limits on use, `pins` are the prefixes of jobs' groups, `sources`
-    which predictions starts went by, `waits` expects when requests start and end.
+    `engine` are the engines, which answer as one, and each by its number; `events` are their
+    listeners. `table` holds the requests that have not ended, `load` bounds what is queued, `holds`
+    keeps limits on use, `pins` are the prefixes of jobs' groups, `sources` which predictions starts
+    went by, `waits` expects when requests start and end.
     """
 
     def __init__(
         self,
         model: str,
-        engine: EngineClient,
+        engines: Many[EngineClient],
         history: RecordStore,
         learner: Learner,
         *,
@@ -81,15 +86,22 @@ class Scheduler:
         self.load = QueueLoad(bounds or QueueBounds())
         self.holds = holds or Holds()
         self._origin = Origin(model, new_id())
-        self._step_cost = StepCostLearner()
+        self._step_costs = [StepCostLearner() for _ in engines]
         self._clock = clock
         self._policies: dict[PolicyName, Policy] = {}
-        self._client = engine
+        self._clients = tuple(engines)
         self._history = history
-        self._loop = loop = ControlLoop(self._policy(policy))
-        self.engine = EngineSession(engine, mode_of(loop.policy), clock(), outage_s)
+        self._loop = loop = ControlLoop(self._policy(policy), self.table.on_engine)
+        self.engine = EngineGroup(
+            [
+                EngineSession(client, mode_of(loop.policy), clock(), outage_s, number)
+                for number, client in enumerate(engines)
+            ]
+        )
+        for session in self.engine:
+            loop.lose(session.number)  # until it is connected
         self._positions = positions = QueuePositions()
-        self.waits = QueueWaits(loop, self.table, self.engine, self._step_cost, clock)
+        self.waits = QueueWaits(loop, self.table, self.engine, self._step_costs, clock)
         self.sources = DispatchSources(learner)
         self.metrics.count_predictions(self.sources.counts)
         self.pins = PrefixPins(loop, self.engine, self.metrics)
@@ -124,29 +136,41 @@ class Scheduler:
             self._origin,
             clock,
         )
-        self.events = EngineEvents(
-            loop,
-            self.table,
-            self.engine,
-            settlement,
-            preemption,
-            self.pins,
-            self.holds,
-            self.load,
-            self._dispatcher,
-            self.metrics,
-            self._step_cost,
-            clock,
-        )
+        self.events = [
+            EngineEvents(
+                loop,
+                self.table,
+                session,
+                self.engine,
+                settlement,
+                preemption,
+                self.pins,
+                self.holds,
+                self.load,
+                self._dispatcher,
+                self.metrics,
+                step_cost,
+                clock,
+            )
+            for session, step_cost in zip(self.engine, self._step_costs, strict=True)
+        ]
 
     async def start(self) -> None:
-        """Start to connect to the engine; `engine.ready` returns once it is connected."""
-        await self._client.start(self.events)
+        """Start to connect to the engines; `engine.ready` returns once they are connected."""
+        for client, events in zip(self._clients, self.events, strict=True):
+            await client.start(events)
 
     @property
     def gateway_id(self) -> UUID:
         """The id of this run of the gateway, as its rows of history have it."""
         return self._origin.gateway_id
+
+    def blocks(self, prompt: Many[int], tenant: UUID) -> tuple[int, ...]:
+        """The hashes of a prompt's leading blocks, by which several engines are chosen from.
+
+        A tenant shares no prefixes with others. Empty with one engine.
+        """
+        return () if len(self.engine) == 1 else blocks_of(prompt, tenant.hex)
 
     def enqueue(self, state: RequestState) -> None:
         """Add a request to the queue."""
@@ -210,7 +234,11 @@ class Scheduler:
                 f"there is no policy {shortened(name)!r}; accepted are {', '.join(POLICY_NAMES)}",
                 param="name",
             )
-        if self._policy(known).lockstep and (reason := self._refusal("lockstep")):
+        try:
+            lockstep = self._policy(known).lockstep
+        except ValueError as error:  # with several engines
+            raise InvalidRequest(f"the policy is not accepted: {error}", param="name") from error
+        if lockstep and (reason := self._refusal("lockstep")):
             raise InvalidRequest(f"the policy {known!r} is not accepted: {reason}", param="name")
         if options is not None and options != self.options:
             self.options = options
@@ -218,20 +246,28 @@ class Scheduler:
         self._dispatcher.use(self._policy(known))
 
     def _refusal(self, what: str) -> str | None:
-        """Why the engine cannot do this; None if it can, or has not connected yet."""
+        """Why an engine cannot do this; None if all can, or none has connected yet."""
         return self.engine.info.refusals.get(what) if self.engine.info else None
 
     def _policy(self, name: PolicyName) -> Policy:
         """The policy of this name, kept with its learned state while another one is active."""
         if name not in self._policies:
-            self._policies[name] = build_policy(name, self.options)
+            self._policies[name] = build_policy(name, self.options, len(self._clients))
         return self._policies[name]
 
     def measured_engine(self) -> MeasuredEngine | None:
-        """The engine's size and the cost of its steps; None before enough steps."""
-        info, learned = self.engine.info, self._step_cost.cost
-        if info is None or learned is None:
+        """The engine's size and the cost of its steps; None before enough steps.
+
+        Of several engines, the one whose steps were measured most.
+        """
+        measured = [
+            (cost, session.info)
+            for learner, session in zip(self._step_costs, self.engine, strict=True)
+            if (cost := learner.cost) is not None and session.info is not None
+        ]
+        if not measured:
             return None
+        learned, info = max(measured, key=lambda each: each[0].steps)
         return MeasuredEngine(
             gateway_id=self._origin.gateway_id,
             model=self._origin.model,
@@ -248,24 +284,47 @@ class Scheduler:
             max_sequences=info.max_running or None,
         )
 
-    def pause_engine(self) -> None:
-        """Stop the engine's computation until resumed; all requests are kept.
+    def pause_engine(self, number: int | None = None) -> None:
+        """Stop the computation of one engine, or all, until resumed; all requests are kept.
 
-        Conflict if the engine is a server that cannot be paused.
+        Conflict if an engine is a server that cannot be paused. NotFound.
         """
-        if reason := self._refusal("pause"):
-            raise Conflict(f"the engine cannot be paused: {reason}; it can be drained")
+        sessions = self._engines(number)
+        for session in sessions:
+            reason = session.info.refusals.get("pause") if session.info else None
+            if reason is not None:
+                raise Conflict(f"the engine cannot be paused: {reason}; it can be drained")
         self._loop.interrupt()
-        self.engine.pause()
+        for session in sessions:
+            session.pause()
+            self._loop.drain(session.number, draining=True)
 
-    def drain_engine(self) -> None:
-        """Dispatch nothing until resumed; running requests finish."""
-        self._dispatcher.drain()
+    def drain_engine(self, number: int | None = None) -> None:
+        """Dispatch nothing to one engine, or all, until resumed; running requests finish. NotFound.
 
-    def resume_engine(self) -> None:
-        """End a pause or a drain."""
-        self.engine.resume()
+        What waits starts on the others.
+        """
+        for session in self._engines(number):
+            self._dispatcher.drain(session.number)
         self._dispatcher.decide_soon()
+
+    def resume_engine(self, number: int | None = None) -> None:
+        """End a pause or a drain of one engine, or all. NotFound."""
+        for session in self._engines(number):
+            session.resume()
+            self._loop.drain(session.number, draining=False)
+        self._dispatcher.decide_soon()
+
+    def _engines(self, number: int | None) -> list[EngineSession]:
+        """The session of this number, or all. NotFound."""
+        if number is None:
+            return list(self.engine)
+        if not 0 <= number < len(self.engine):
+            raise NotFound(
+                f"there is no engine {number}; engines are 0 to {len(self.engine) - 1}",
+                param="engine",
+            )
+        return [self.engine[number]]
 
     def read_queue(self, *, limit: int, offset: int = 0, tenant: UUID | None = None) -> QueuePage:
         """The queue's totals, and `limit` requests from `offset` on, of all tenants or one."""

@@ -331,6 +331,7 @@ class GenerationService:
     ) -> list[RequestState]:
         continued = prepared.prompt if request.continues else ()
         use = request.tools
+        blocks = self.scheduler.blocks(prepared.prompt, request.caller.tenant_id)
         return [
             RequestState(
                 request_id=key.id if choice == 0 else _choice_id(request, key, choice),
@@ -338,6 +339,7 @@ class GenerationService:
                 choice=choice,
                 first_id=key.id if choice else None,
                 prompt=prepared.prompt,
+                blocks=blocks,
                 user_input_tokens=prepared.encoded.user_input_tokens,
                 max_tokens=prepared.max_tokens,
                 prediction=prepared.prediction,

@@ -18,6 +18,7 @@ from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.policy import LockstepPolicy, Policy, SharingPolicy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
 from gateway.scheduling.routing.admission import RoutedAdmission, RunningOn
+from gateway.scheduling.routing.lane_admission import RoutedLaneAdmission
 
 STEPS_UNTIL_ROOM: Final = 8  # without a start, until a tenant under its share gets room
 ENDS_BETWEEN_JUDGEMENTS: Final = 20  # judgements of whether predictions are reliable
@@ -33,18 +34,20 @@ class ControlLoop:
     returns None. `judgement_due` asks the owner to call `trust`.
 
     With a routed admission it drives several engines, by number: `running_on` returns what one has,
-    and `engine_of` says where a dispatched request is to go. The batch lane and `make_room` are for
-    one engine. With one engine, all numbers are 0.
+    and `engine_of` says where a dispatched request is to go. Pins and `make_room` are for one
+    engine. With one engine, all numbers are 0.
     """
 
     def __init__(self, policy: Policy, running_on: RunningOn | None = None) -> None:
         self.policy = policy
-        self._routed = _routed(policy)
-        if self._routed is not None and running_on is not None:
-            self._routed.read(running_on)
-        self.engines = 1 if self._routed is None else self._routed.engines
+        self._routed = routed = _routed(policy)
+        self._routed_lane = None if routed is None else RoutedLaneAdmission(routed)
+        for admission in (self._routed, self._routed_lane):
+            if admission is not None and running_on is not None:
+                admission.read(running_on)
+        self.engines = 1 if routed is None else routed.engines
         self.engine_steps = [0] * self.engines
-        self.batch_lane = BatchLane()
+        self.batch_lane = BatchLane(self._routed_lane)
         self.due = False
         self.judgement_due = False
         self.trusted = True
@@ -52,6 +55,8 @@ class ControlLoop:
         self._last_start = 0  # the step of the last dispatch of what fitted
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
         self._pool: tuple[int, int, int | None] = 0, 1, None  # pages, tokens per page
+        self._most_running: list[int | None] = [None] * self.engines
+        self._most_background: list[int | None] = [None] * self.engines  # as measured
         self._batches = BatchesInFlight()
         self._ends = 0
         self._cost: EngineCost | None = None
@@ -115,14 +120,14 @@ class ControlLoop:
             else:
                 self._routed.advance_engine(engine, steps)
             if self.batch_lane.active:
-                self.batch_lane.admission.advance(steps)
+                self._advance_lane(steps, engine)
 
     def ended(self, request: QueuedRequest, tokens: int, now_s: float) -> None:
         """A dispatched request left the engine with `tokens` generated."""
         self.due = True
         if request.lane == "batch":
-            self.policy.admission.leave(request.id)  # it is there in lock step
             self.batch_lane.ended(request, tokens, now_s)
+            self.policy.admission.leave(request.id)  # it is there in lock step
             return
         if self.batch_lane.used:
             self.batch_lane.interactive_ended(request.id)
@@ -230,51 +235,72 @@ class ControlLoop:
         self, pages: int, page_tokens: int, max_running: int | None = None, *, engine: int = 0
     ) -> None:
         """Set the size of an engine's KV pool and its most running sequences (None: no limit)."""
+        self._most_running[engine] = max_running
         if self._routed is not None:
-            self._routed.resize_engine(engine, Capacity(pages, page_tokens, max_running))
+            capacity = Capacity(pages, page_tokens, max_running)
+            self._routed.resize_engine(engine, capacity)
+            self.batch_lane.resize(capacity, engine)
             self.due = True
-            return
-        self._pool = pages, page_tokens, max_running
-        self.policy.resize(pages, page_tokens, max_running)
-        self.batch_lane.resize(self.policy.admission.capacity)
-        self.limit_batch(None)
+        else:
+            self._pool = pages, page_tokens, max_running
+            self.policy.resize(pages, page_tokens, max_running)
+            self.batch_lane.resize(self.policy.admission.capacity)
+        self.limit_batch(None, engine=engine)
 
     def price(self, cost: EngineCost | None, *, engine: int = 0) -> None:
         """Set the measured cost of an engine, by which admission weighs; None: it is not known."""
-        if self._routed is not None:
+        if self._routed is not None and self._routed_lane is not None:
             self._routed.price_engine(engine, cost)
+            self._routed_lane.price_engine(engine, cost)
             return
         self._cost = cost
         self.policy.admission.price(cost)
         self.batch_lane.admission.price(cost)
 
-    def limit_batch(self, most_running: int | None) -> None:
-        """Set the most running sequences of the batch lane, as the engine has measured it.
+    def limit_batch(self, most_running: int | None, *, engine: int = 0) -> None:
+        """Set the most running sequences of the batch lane, as an engine has measured it.
 
-        None: it has not; as many as in the other lane.
+        None: it has not; as many as in the other lane. The lane runs as many as all engines may.
         """
-        self.batch_lane.most_running = self._pool[2] if most_running is None else most_running
+        self._most_background[engine] = most_running
+        limits = [
+            self._most_running[number] if most is None else most
+            for number, most in enumerate(self._most_background)
+        ]
+        known = [limit for limit in limits if limit is not None]
+        self.batch_lane.most_running = sum(known) if len(known) == len(limits) else None
 
     def interrupt(self) -> None:
-        """The engine stopped: drop batches in flight, whose serving times would be distorted."""
+        """An engine stopped: drop batches in flight, whose serving times would be distorted."""
         self._batches.clear()
         self.batch_lane.interrupt()
 
     def lose(self, engine: int) -> None:
-        """One of several engines stopped: it has nothing any more, see `move`."""
-        if self._routed is not None:
-            self._batches.clear()
+        """An engine stopped. One of several has nothing any more, see `move`."""
+        self.interrupt()
+        if self._routed is not None and self._routed_lane is not None:
+            self._routed_lane.lost(engine)
             self._routed.lost(engine)
+            self.limit_batch(0, engine=engine)
             self.due = True
 
     def move(self, sequence: RunningSequence, request: QueuedRequest) -> int | None:
-        """The engine on which a lost engine's sequence goes on; None while none is open."""
-        return None if self._routed is None else self._routed.move(sequence, request)
+        """The engine on which a lost engine's sequence goes on; None while all are lost.
 
-    def restore(self, engine: int) -> None:
-        """A lost engine runs again, empty: it gets work gradually."""
+        `request` is its request, with the tokens that it has generated.
+        """
+        if self._routed is None or self._routed_lane is None:
+            return None
+        admission = self._routed_lane if request.lane == "batch" else self._routed
+        engine = admission.move(sequence, request)
+        if engine is not None and request.lane == "interactive" and self.batch_lane.active:
+            self._routed_lane.force(request)
+        return engine
+
+    def restore(self, engine: int, *, gradually: bool = True) -> None:
+        """A lost engine runs again, empty: it gets work gradually, or at once."""
         if self._routed is not None:
-            self._routed.router.availability.returned(engine)
+            self._routed.router.availability.returned(engine, gradually=gradually)
             self.due = True
 
     def drain(self, engine: int, *, draining: bool) -> None:
@@ -320,7 +346,8 @@ class ControlLoop:
         self.policy = policy
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
         policy.trust(self.trusted)
-        self.batch_lane.resize(policy.admission.capacity)
+        if routed is None:
+            self.batch_lane.resize(policy.admission.capacity)
         self.refresh(running)
         self.due = True
 
@@ -354,10 +381,19 @@ class ControlLoop:
             policy.withdraw(request.id)  # unknown if it was taken
         return lane.start(taken, now_s) if taken else None
 
+    def _advance_lane(self, steps: int, engine: int) -> None:
+        if self._routed_lane is None:
+            self.batch_lane.admission.advance(steps)
+        else:
+            self._routed_lane.advance_engine(engine, steps)
+
     def _refresh_interactive(self, running: Sequence[RunningSequence]) -> None:
-        """Admission of the policy sees the batch lane's sequences only in lock step."""
-        seen = running if self.policy.lockstep else self._interactive(running)
-        self.policy.admission.refresh(seen)
+        """Admission of the policy sees the batch lane's sequences only in lock step.
+
+        That to several engines leaves them out itself.
+        """
+        every = self.policy.lockstep or self._routed is not None
+        self.policy.admission.refresh(running if every else self._interactive(running))
 
     def _interactive(self, running: Sequence[RunningSequence]) -> Sequence[RunningSequence]:
         if not self.batch_lane.running:

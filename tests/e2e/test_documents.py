@@ -41,7 +41,8 @@ NOT_RUN = {
     ],
     "docs/models.md": ["fetches 93 MB"],
     "docs/replay.md": ["the trace is not part of the repository"] * 2,
-    "docs/upstream.md": ["needs Docker and a GPU"],
+    "docs/scale.md": ["needs two GPUs"],
+    "docs/upstream.md": ["needs Docker and a GPU", "needs two vLLMs"],
     "docs/waits.md": ["needs the id of a request that waits"],
 }
 # By part of a command: the placeholder in later commands, and the pattern of its value in the

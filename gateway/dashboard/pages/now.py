@@ -127,8 +127,12 @@ def parts_of(live: LiveGateway) -> list[Part]:
     engine = states["engine"]
     described = "" if info is None else f"{info.device}, {info.dtype}"
     fallback = scheduler.fallback
+    engines = _engines(live)
     return [
-        Part("Engine", engine, _mood(engine), _detail(described, restarts["engine"])),
+        *(
+            engines
+            or [Part("Engine", engine, _mood(engine), _detail(described, restarts["engine"]))]
+        ),
         Part(
             "Predictor",
             states["predictor"],
@@ -149,6 +153,15 @@ def parts_of(live: LiveGateway) -> list[Part]:
             "busy" if fallback == "untrusted" else "good",
             FALLBACKS.get(fallback or "", ""),
         ),
+    ]
+
+
+def _engines(live: LiveGateway) -> list[Part]:
+    """Each of several engines; none of a single one."""
+    sessions, states = live.service.scheduler.engine, live.parts.each_engine
+    return [
+        Part(name.capitalize(), state, _mood(state), session.info.device if session.info else "")
+        for session, (name, state) in zip(sessions, states.items(), strict=False)
     ]
 
 
@@ -176,7 +189,7 @@ def _predictions(service: GenerationService) -> Part:
 def _mood(state: str) -> str:
     if state == "connected":
         return "good"
-    return "bad" if state in {"away", "full"} else "busy"
+    return "bad" if state in {"away", "full", "refused"} else "busy"
 
 
 def _detail(described: str, restarts: int) -> str:

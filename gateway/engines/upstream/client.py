@@ -175,11 +175,17 @@ class UpstreamEngine:
             silence_s=self._silence_s,
             hints=self._hints,
         )
-        log.info("upstream_connected", server=can.name, model=can.model, kv_pages=probed.kv)
+        log.info(
+            "upstream_connected",
+            url=self._server.url,
+            server=can.name,
+            model=can.model,
+            kv_pages=probed.kv,
+        )
         info = described(probed, self._model, self._server.url, pool.kv())
         self._listener.engine_ready(structs.replace(info, max_running=pool.limit))
         reason = await _loss(pool, health)
-        log.warning("engine_lost", reason=reason)
+        log.warning("engine_lost", url=self._server.url, reason=reason)
         pool.clear()
         self._pool = None
         self._listener.engine_lost()

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from gateway.generation.engine_session import EngineSession
+from gateway.generation.engines.group import EngineGroup
 from gateway.generation.insight.estimates import seconds_per_token
 from gateway.generation.insight.explanation import Explanation
 from gateway.generation.insight.queue_waits import QueueWaits
@@ -38,7 +38,7 @@ def progress_of(
     state: RequestState,
     explained: Explanation,
     waits: QueueWaits,
-    engine: EngineSession,
+    engine: EngineGroup,
     now_s: float,
 ) -> RequestProgress:
     """The progress of a request in memory."""
@@ -64,7 +64,7 @@ def progress_of(
     )
 
 
-def _end_of_running(state: RequestState, engine: EngineSession, now_s: float) -> WaitBand | None:
+def _end_of_running(state: RequestState, engine: EngineGroup, now_s: float) -> WaitBand | None:
     """By the quantiles of what is left of its answer, at its own pace."""
     pace_s = seconds_per_token(state, now_s, engine.step.took_s if engine.step else None)
     if pace_s is None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from gateway.generation.engine_session import EngineSession
+from gateway.generation.engines.group import EngineGroup
 from gateway.generation.insight.estimates import (
     ExpectedTurn,
     expected_turns,
@@ -101,7 +101,7 @@ class _RunningEntry(NamedTuple):
 
 def read_queue(
     table: RequestTable,
-    engine: EngineSession,
+    engine: EngineGroup,
     policy: Policy,
     waits: QueueWaits,
     *,

@@ -3,11 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Many
+from statistics import fmean
 from typing import Final
 
 import structlog
+from msgspec.structs import astuple
 
-from gateway.generation.engine_session import EngineSession
+from gateway.generation.engines.group import EngineGroup
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
@@ -47,16 +50,16 @@ class QueueWaits:
         self,
         loop: ControlLoop,
         table: RequestTable,
-        session: EngineSession,
-        step_cost: StepCostLearner,
+        engines: EngineGroup,
+        step_costs: Many[StepCostLearner],
         clock: Callable[[], float],
     ) -> None:
         self.estimator = WaitEstimator()
         self.interval_s = INTERVAL_S
         self._loop = loop
         self._table = table
-        self._session = session
-        self._step_cost = step_cost
+        self._engines = engines
+        self._step_costs = step_costs
         self._clock = clock
         self._decisions = 0
         self._arrived_in: dict[str, int] = {}  # the decision before each arrival
@@ -125,7 +128,7 @@ class QueueWaits:
 
     async def _forecast(self) -> None:
         while self._table.waiting or self._table.running:
-            if self._session.accepting and self._session.info is not None:
+            if self._engines.accepting and self._engines.info is not None:
                 run = self._begin()
                 finished, took_s = await asyncio.to_thread(_timed, run)
                 self.estimator.adopt(finished)
@@ -143,7 +146,7 @@ class QueueWaits:
             waiting = [s.queued_request for s in self._table.waiting.values() if s.in_order]
             requests = [each for each in waiting if each is not None]
             queue = lambda: ranked_by_arrival(requests, now_s)  # noqa: E731
-        served, step = self._session.served, self._step_time()
+        served, step = self._engines.served, self._step_time()
 
         def snapshot() -> QueueSnapshot:
             return QueueSnapshot(
@@ -159,10 +162,17 @@ class QueueWaits:
 
     def _step_time(self) -> LinearStepTime:
         """The learned cost of steps at their recent pace; before that, the newest step's time."""
-        learned, step = self._step_cost.recent, self._session.step
-        if learned is not None:
-            return learned
+        learned = [time for cost in self._step_costs if (time := cost.recent) is not None]
+        if learned:
+            return shared_step_time(learned, self._engines.present)
+        step = self._engines.step
         return LinearStepTime(0.01 if step is None else step.took_s, 0.0, 0.0, 0.0)
+
+
+def shared_step_time(times: Many[LinearStepTime], engines: int) -> LinearStepTime:
+    """The mean of these, for steps of `engines` that divide what runs evenly among them."""
+    step_s, *amounts = (fmean(each) for each in zip(*map(astuple, times), strict=True))
+    return LinearStepTime(step_s, *(each / max(engines, 1) for each in amounts))
 
 
 def _timed(run: ForecastRun) -> tuple[FinishedRun, float]:

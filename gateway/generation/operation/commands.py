@@ -1,4 +1,4 @@
-"""Commands of operators to this gateway: its engine, its policy, its requests.
+"""Commands of operators to this gateway: its engines, its policy, its requests.
 
 Each is noted in the audit trail through the spool, so that it also takes effect while the database
 is away. A command that changes nothing leaves no entry.
@@ -30,17 +30,26 @@ class OperatorCommands:
         self._scheduler = scheduler
         self._trail = trail
 
-    def pause_engine(self, *, by: str) -> None:
-        """Stop the engine's computation until resumed; all requests are kept."""
-        self._change("engine.paused", self._engine, self._scheduler.pause_engine, by)
+    def pause_engine(self, number: int | None = None, *, by: str) -> None:
+        """Stop the computation of one engine, or all, until resumed; all requests are kept.
 
-    def drain_engine(self, *, by: str) -> None:
-        """Dispatch nothing until resumed; running requests finish."""
-        self._change("engine.drained", self._engine, self._scheduler.drain_engine, by)
+        Conflict if one cannot be paused. NotFound.
+        """
+        pause = self._scheduler.pause_engine
+        self._change("engine.paused", self._engines, lambda: pause(number), by)
 
-    def resume_engine(self, *, by: str) -> None:
-        """End a pause or a drain."""
-        self._change("engine.resumed", self._engine, self._scheduler.resume_engine, by)
+    def drain_engine(self, number: int | None = None, *, by: str) -> None:
+        """Dispatch nothing to one engine, or all, until resumed; running requests finish.
+
+        NotFound.
+        """
+        drain = self._scheduler.drain_engine
+        self._change("engine.drained", self._engines, lambda: drain(number), by)
+
+    def resume_engine(self, number: int | None = None, *, by: str) -> None:
+        """End a pause or a drain of one engine, or all. NotFound."""
+        resume = self._scheduler.resume_engine
+        self._change("engine.resumed", self._engines, lambda: resume(number), by)
 
     def use_policy(self, name: str, options: Options, *, by: str) -> None:
         """Switch to this policy until the next change or restart. InvalidRequest."""
@@ -68,9 +77,15 @@ class OperatorCommands:
             entry = SpooledEntry.of(by, action, gateway, before=before, after=after)
             self._trail.add_entry(entry)
 
-    def _engine(self) -> dict[str, Any]:
-        engine = self._scheduler.engine
-        return {"paused": engine.paused, "draining": engine.draining}
+    def _engines(self) -> dict[str, Any]:
+        """What is held: with several engines, their numbers."""
+        engines = self._scheduler.engine
+        if len(engines) == 1:
+            return {"paused": engines.paused, "draining": engines.draining}
+        return {
+            "paused": [each.number for each in engines if each.paused],
+            "draining": [each.number for each in engines if each.draining],
+        }
 
     def _policy(self) -> dict[str, Any]:
         options = to_builtins(self._scheduler.options)

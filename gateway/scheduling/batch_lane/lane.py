@@ -22,6 +22,7 @@ from gateway.scheduling.requests import (
     WaitingBatch,
     service,
 )
+from gateway.scheduling.routing.lane_admission import RoutedLaneAdmission
 from gateway.scheduling.serving_time import ServingTime
 
 MAX_PER_DISPATCH: Final = 8  # requests
@@ -40,9 +41,9 @@ class BatchLane:
     Memory bounds the lane, and `most_running`: more would not decode faster together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, admission: FuturePeak | RoutedLaneAdmission | None = None) -> None:
         self.queue = BatchQueue()
-        self.admission = FuturePeak()
+        self.admission = FuturePeak() if admission is None else admission
         self.most_running: int | None = None  # at once; None: no limit
         self.running: dict[str, float | None] = {}  # when each started; None after an outage
         self.used = False  # whether it has had a request
@@ -157,9 +158,12 @@ class BatchLane:
             others = [each for each in running if each.lane == "interactive" and not each.suspended]
             self._reserve.begin(now_s, sum(capacity.pages_for(each.kv_tokens) for each in others))
 
-    def resize(self, capacity: Capacity) -> None:
-        """Set the size of the pool."""
-        self.admission.resize(Capacity(capacity.pages, capacity.page_tokens))
+    def resize(self, capacity: Capacity, engine: int = 0) -> None:
+        """Set the size of an engine's pool."""
+        if isinstance(self.admission, RoutedLaneAdmission):
+            self.admission.resize_engine(engine, capacity)
+        else:
+            self.admission.resize(Capacity(capacity.pages, capacity.page_tokens))
         self._outdated = True
 
     def interrupt(self) -> None:

@@ -29,12 +29,13 @@ class RoutedAdmission:
     An engine that refused a request is not asked again for one that needs as much until a sequence
     left it, or `STEPS_BETWEEN_DECISIONS` steps passed. `running_on` returns what an engine has now:
     an engine is read when a request may go there and its ledger is stale. `capacities` and `costs`
-    are those of each engine.
+    are those of each engine. The ledgers see interactive sequences only, the router those of both
+    lanes.
     """
 
     def __init__(self, ledgers: Sequence[Admission]) -> None:
         self.router = Router(len(ledgers))
-        self._ledgers = tuple(ledgers)
+        self._ledgers: Sequence[Admission] = tuple(ledgers)
         self.capacities = [NO_CAPACITY] * len(ledgers)
         self.costs: list[EngineCost | None] = [None] * len(ledgers)
         self._refused: dict[int, QueuedRequest] = {}  # by engine
@@ -95,10 +96,7 @@ class RoutedAdmission:
         """An engine has run this number of steps."""
         self._ledgers[engine].advance(steps)
         self.router.advance(engine, steps)
-        if engine in self._refused:
-            self._refused_steps[engine] += steps
-            if self._refused_steps[engine] >= STEPS_BETWEEN_DECISIONS:
-                self._changed(engine)
+        self._count_refused(engine, steps)
 
     def leave(self, request_id: str) -> None:
         """A sequence left its engine; an unknown id is ignored."""
@@ -180,9 +178,10 @@ class RoutedAdmission:
     def move(self, sequence: RunningSequence, request: QueuedRequest) -> int | None:
         """The engine on which a lost engine's sequence goes on; None if none is open.
 
-        It takes it whether it fits or not: what started before resumes first.
+        It takes it whether it fits or not: what started before resumes first. Where no engine takes
+        new ones, it goes on on one that is drained or returns.
         """
-        among = self.router.open()
+        among = self.router.open() or self.router.availability.present()
         if not among:
             return None
         engine = self.router.ranked(sequence, among)[0]
@@ -246,9 +245,20 @@ class RoutedAdmission:
     def _refresh(self, engine: int, running: Sequence[RunningSequence] | None = None) -> None:
         """Read what an engine has now, into its ledger and, if that is old, into the forecast."""
         known = self.running_on(engine) if running is None else running
-        self._ledgers[engine].refresh(known)
+        self._ledgers[engine].refresh(self._counted(known))
         if running is not None or self.router.forecast.steps[engine] >= MAX_FORECAST_STEPS:
             self.router.refresh(engine, known)
+
+    def _counted(self, running: Sequence[RunningSequence]) -> Sequence[RunningSequence]:
+        """Of an engine's sequences, those that its ledger has."""
+        return [sequence for sequence in running if sequence.lane == "interactive"]
+
+    def _count_refused(self, engine: int, steps: int) -> None:
+        """Ask an engine again that refused a request this number of steps ago."""
+        if engine in self._refused:
+            self._refused_steps[engine] += steps
+            if self._refused_steps[engine] >= STEPS_BETWEEN_DECISIONS:
+                self._changed(engine)
 
     def _changed(self, engine: int) -> None:
         """An engine may take what it refused."""

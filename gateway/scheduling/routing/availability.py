@@ -8,6 +8,7 @@ from msgspec import Struct
 FIRST_SEQUENCES: Final = 4  # of a returned engine at once, at first
 DOUBLING_STEPS: Final = 32  # of its own, after which it may have twice as many
 MAX_DOUBLINGS: Final = 16  # then there is no limit
+READY_STEPS: Final = MAX_DOUBLINGS * DOUBLING_STEPS
 
 EngineState: TypeAlias = Literal["ready", "starting", "draining", "lost"]
 
@@ -15,7 +16,7 @@ EngineState: TypeAlias = Literal["ready", "starting", "draining", "lost"]
 class _Standing(Struct):
     lost: bool = False
     draining: bool = False
-    steps: int = MAX_DOUBLINGS * DOUBLING_STEPS  # since it returned
+    steps: int = READY_STEPS  # since it returned
 
 
 class Availability:
@@ -33,11 +34,12 @@ class Availability:
         self._standings[engine].lost = True
         self._limited.add(engine)
 
-    def returned(self, engine: int) -> None:
-        """A lost engine runs again: it gets work gradually."""
+    def returned(self, engine: int, *, gradually: bool = True) -> None:
+        """A lost engine runs again: it gets work gradually, or at once."""
         standing = self._standings[engine]
         if standing.lost:
-            standing.lost, standing.steps = False, 0
+            standing.lost, standing.steps = False, 0 if gradually else READY_STEPS
+            self._update(engine)
 
     def drain(self, engine: int, *, draining: bool) -> None:
         """Give an engine nothing new, or end that."""
@@ -57,6 +59,10 @@ class Availability:
             return engines
         return [engine for engine in engines if self.allows(engine, running(engine))]
 
+    def present(self) -> Sequence[int]:
+        """The engines that are not lost, drained ones included."""
+        return [engine for engine, each in enumerate(self._standings) if not each.lost]
+
     def allows(self, engine: int, running: int) -> bool:
         """Whether an engine with this number of sequences takes one more."""
         standing = self._standings[engine]
@@ -72,7 +78,7 @@ class Availability:
             return "lost"
         if standing.draining:
             return "draining"
-        return "ready" if standing.steps >= MAX_DOUBLINGS * DOUBLING_STEPS else "starting"
+        return "ready" if standing.steps >= READY_STEPS else "starting"
 
     def _update(self, engine: int) -> None:
         if self.state(engine) == "ready":

@@ -10,6 +10,20 @@ from typing import Final
 
 BLOCK_TOKENS: Final = 16
 MAX_BLOCKS: Final = 256  # of a prompt; what follows is not looked for
+MAX_TOKENS: Final = MAX_BLOCKS * BLOCK_TOKENS
+
+
+def blocks_of(prompt: Sequence[int], salt: str) -> tuple[int, ...]:
+    """The hashes of a prompt's leading blocks; prompts of another salt share none.
+
+    They depend on the process that computes them.
+    """
+    block = hash(salt)
+    blocks = []
+    for start in range(0, min(len(prompt), MAX_TOKENS) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
+        block = hash((block, *prompt[start : start + BLOCK_TOKENS]))
+        blocks.append(block)
+    return tuple(blocks)
 
 
 class PrefixIndex:

@@ -120,7 +120,7 @@ async def service(
     """The generation service without an engine: nothing leaves its queue."""
     scheduler = Scheduler(
         "m",
-        ColocatedEngine("nothing listens here"),
+        [ColocatedEngine("nothing listens here")],
         history_writer,
         predictor,
         policy="lmaas",

@@ -22,11 +22,11 @@ async def test_engine_is_shown_before_it_ever_connected(client: httpx.AsyncClien
 async def test_engine_is_shown_as_of_its_newest_step(
     client: httpx.AsyncClient, service: GenerationService
 ) -> None:
-    service.scheduler.events.engine_ready(INFO)
+    service.scheduler.events[0].engine_ready(INFO)
     before = (await client.get("/admin/engine")).json()
     kv = KvState(pages=64, free=10, page_tokens=16, cached=3, shared=2)
     times = StepTimes(0.001, 0.002, 0.0, 0.01, 0.0)
-    service.scheduler.events.engine_stepped(
+    service.scheduler.events[0].engine_stepped(
         Step(7, kv, {}, running=5, suspended=1, waiting=2, computed=9, took_s=0.011, times=times)
     )
     shown = (await client.get("/admin/engine")).json()
@@ -42,7 +42,7 @@ async def test_engine_is_shown_as_of_its_newest_step(
 async def test_paused_or_drained_engine_makes_the_gateway_unready(
     client: httpx.AsyncClient, service: GenerationService
 ) -> None:
-    service.scheduler.events.engine_ready(INFO)
+    service.scheduler.events[0].engine_ready(INFO)
     for action, paused, draining in (
         ("pause", True, False),
         ("drain", True, True),

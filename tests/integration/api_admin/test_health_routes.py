@@ -65,7 +65,7 @@ async def test_full_history_is_the_reason_and_refuses_requests(
 async def test_an_engine_that_starts_says_what_it_does(
     client: httpx.AsyncClient, service: GenerationService
 ) -> None:
-    service.scheduler.events.engine_starting(Starting("epoch", "reading weights"))
+    service.scheduler.events[0].engine_starting(Starting("epoch", "reading weights"))
     assert (await client.get("/health")).json()["engine"] == "starting: reading weights"
 
 

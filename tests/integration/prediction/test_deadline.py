@@ -52,7 +52,7 @@ async def service(
     await predictor.activate(uuid4(), artefact)
     scene = SchedulerScene(lambda **_: request(), ChatTokenizer(DEMO))
     info = EngineInfo("epoch", "model", 512, 1000, [4], KV, "cpu", "float32")
-    scene.scheduler.events.engine_ready(info)
+    scene.scheduler.events[0].engine_ready(info)
     scene.scheduler.pause_engine()
     policy: Any = scene.loop.policy
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Requests, and a scheduler with an engine that only records its commands."""
+"""Requests, and a scheduler with engines that only record their commands."""
 
 import asyncio
 import time
@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
 from engine.protocol import (
     EngineInfo,
@@ -187,7 +188,10 @@ def a_prediction(length: float, quantiles: Quantiles | None = None) -> Predictio
 
 
 class SchedulerScene:
-    """A scheduler with a recording engine and history, and a factory of requests."""
+    """A scheduler with recording engines and history, and a factory of requests.
+
+    `engine` is the first of `engines`, and the one that most tests have.
+    """
 
     def __init__(
         self,
@@ -197,13 +201,15 @@ class SchedulerScene:
         bounds: QueueBounds | None = None,
         client: EngineClient | None = None,
         holds: Holds | None = None,
+        engines: int = 1,
     ) -> None:
         self.now_s: float | None = None  # the clock's time, if a test sets it
-        self.engine = RecordingEngine()
+        self.engines = [RecordingEngine() for _ in range(engines)]
+        self.engine = self.engines[0]
         self.outcomes = RecordingHistory()
         self.scheduler = Scheduler(
             "model",
-            client or self.engine,
+            [client] if client is not None else self.engines,
             self.outcomes,
             self.outcomes,
             policy="lmaas",
@@ -258,10 +264,11 @@ class SchedulerScene:
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
 
-    def connect(self, kv: KvState = KV, max_running: int = 0) -> None:
-        self.scheduler.events.engine_ready(
-            EngineInfo("epoch", "model", 512, 100, [4], kv, "cpu", "float32", max_running)
-        )
+    def connect(
+        self, kv: KvState = KV, max_running: int = 0, *, engine: int = 0, **fields: Any
+    ) -> None:
+        info = EngineInfo("epoch", "model", 512, 100, [4], kv, "cpu", "float32", max_running)
+        self.scheduler.events[engine].engine_ready(structs.replace(info, **fields))
 
     async def enqueue(self, *requests: RequestState) -> None:
         for request in requests:
@@ -281,8 +288,9 @@ class SchedulerScene:
         computed: int = 0,
         work: StepWork | None = None,
         unpinned: Many[str] = (),
+        engine: int = 0,
     ) -> None:
-        self.scheduler.events.engine_stepped(
+        self.scheduler.events[engine].engine_stepped(
             Step(
                 next(self._steps),
                 kv,

@@ -10,7 +10,7 @@ from engine.protocol import Finish, Refused, Starting
 from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation import engine_events
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
-from gateway.generation.engine_session import MAX_STARTS
+from gateway.generation.engines.session import MAX_STARTS
 from gateway.generation.request import GenerationRequest, Stops
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.scheduling.control_loop import STEPS_UNTIL_ROOM
@@ -59,7 +59,7 @@ async def test_requests_of_a_lost_engine_are_resumed(scene: SchedulerScene) -> N
     request = scene.request()
     await scene.enqueue(request)
     scene.step({request.sequence_id: [7, 8]})
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.connect()
     again = scene.engine.submitted[-1][0]
     assert (again.prompt, again.generated) == ([1, 2, 3], [7, 8])
@@ -74,7 +74,7 @@ async def test_requests_fail_after_a_long_outage(
     scene.connect()
     running, waiting = scene.request(), scene.request()
     await scene.enqueue(running)
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.scheduler.enqueue(waiting)
     await asyncio.wait_for(waiting.wait_for_end(), 10)
     assert isinstance(running.error, EngineLost)
@@ -96,7 +96,7 @@ async def test_start_is_noted_with_its_batch_before_the_engine_has_it_and_a_line
 def starting(scene: SchedulerScene, epoch: str, at_s: float) -> None:
     """An engine gives a sign of life while it loads its model."""
     scene.now_s = at_s
-    scene.scheduler.events.engine_starting(Starting(epoch, "reading weights"))
+    scene.scheduler.events[0].engine_starting(Starting(epoch, "reading weights"))
 
 
 async def test_requests_wait_as_long_as_the_next_engine_shows_that_it_starts(
@@ -104,7 +104,7 @@ async def test_requests_wait_as_long_as_the_next_engine_shows_that_it_starts(
 ) -> None:
     scene.connect()
     scene.now_s = 0.0
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     engine = scene.scheduler.engine
     for at_s in range(0, 1000, 50):
         starting(scene, "next", at_s)
@@ -119,7 +119,7 @@ async def test_requests_wait_as_long_as_the_next_engine_shows_that_it_starts(
 async def test_engine_that_starts_again_and_again_is_given_up(scene: SchedulerScene) -> None:
     scene.connect()
     scene.now_s = 0.0
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     engine = scene.scheduler.engine
     for start in range(MAX_STARTS):
         starting(scene, f"start {start}", 40.0 * start)
@@ -136,7 +136,7 @@ async def test_requests_that_came_after_an_engine_was_given_up_fail_too(
     monkeypatch.setattr(engine_events, "RECHECK_S", 0.01)
     scene = SchedulerScene(a_request, tokenizer, outage_s=0.0)
     scene.connect()
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     for _ in range(2):
         waiting = scene.request()
         scene.scheduler.enqueue(waiting)
@@ -160,7 +160,7 @@ async def test_events_of_a_lost_engine_are_ignored(
     request = scene.request()
     await scene.enqueue(request)
     old = request.sequence_id
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.connect()
     scene.step({old: [99]}, [Finish(old, "stop")])
     assert (request.tokens, request.done) == ([], False)
@@ -215,7 +215,7 @@ async def test_refused_request_ends_with_the_reason(scene: SchedulerScene) -> No
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
-    scene.scheduler.events.engine_refused([Refused(request.sequence_id, "too long")])
+    scene.scheduler.events[0].engine_refused([Refused(request.sequence_id, "too long")])
     assert request.error is not None
     assert "too long" in request.error.message
 
@@ -224,7 +224,7 @@ async def test_stopping_ends_all_requests_with_an_error(scene: SchedulerScene) -
     scene.connect()
     running = scene.request()
     await scene.enqueue(running)
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     waiting = scene.request()
     await scene.enqueue(waiting)
     scene.scheduler.cancel_all(ShuttingDown("bye"))

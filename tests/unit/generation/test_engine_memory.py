@@ -125,7 +125,7 @@ async def test_next_engine_with_less_memory_resumes_only_what_fits(
     scene.connect()
     free, bound = scene.request(max_tokens=500), scene.request(max_tokens=200, wanted=200)
     await scene.enqueue(free, bound)
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.connect(SMALL)
     assert [sequence.id for sequence in scene.engine.submitted[-1]] == [free.sequence_id]
     assert isinstance(bound.error, ContextLengthExceeded)

@@ -36,7 +36,7 @@ async def service(
     )
     bounds = QueueBounds(requests=5, tenant_requests=3)
     scene = SchedulerScene(a_request, tokenizer, bounds=bounds)
-    scene.scheduler.events.engine_ready(
+    scene.scheduler.events[0].engine_ready(
         EngineInfo("epoch", "model", 512, 1000, [4], KV, "cpu", "float32")
     )
     scene.scheduler.pause_engine()

@@ -110,7 +110,7 @@ WAYS_OUT: dict[str, tuple[Callable[[SchedulerScene, RequestState], object], int]
     "length": (lambda scene, state: finish(scene, state, "length"), PROMPT + 4),
     "error": (lambda scene, state: finish(scene, state, "error"), 0),
     "refused": (
-        lambda scene, state: scene.scheduler.events.engine_refused(
+        lambda scene, state: scene.scheduler.events[0].engine_refused(
             [Refused(state.sequence_id, "too large")]
         ),
         0,

@@ -51,7 +51,7 @@ async def test_ends_of_later_steps_wait_for_those_of_earlier_ones(scene: Schedul
 async def test_what_has_ended_does_not_run_again_on_the_next_engine(scene: SchedulerScene) -> None:
     requests = await running(scene)
     end(scene, requests)
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     assert {request.finish_reason for request in requests} == {"stop"}
     submitted = len(scene.engine.submitted)
     scene.connect()

@@ -40,7 +40,7 @@ async def test_requests_of_an_engine_lost_while_draining_are_resumed(
     await scene.enqueue(request)
     scene.step({request.sequence_id: [7]})
     scene.scheduler.drain_engine()
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.connect()
     assert scene.engine.submitted[-1][0].generated == [7]
     assert "drain" not in scene.engine.commands
@@ -50,13 +50,13 @@ async def test_next_engine_gets_the_commands_in_force(scene: SchedulerScene) -> 
     scene.connect()
     scene.scheduler.engine.set_mode("lockstep")
     scene.scheduler.pause_engine()
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.engine.commands.clear()
     scene.connect()
     assert scene.engine.commands == ["lockstep", "pause"]
     scene.scheduler.resume_engine()
     scene.scheduler.engine.set_mode("continuous")
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.engine.commands.clear()
     scene.connect()
     assert scene.engine.commands == []

@@ -82,7 +82,7 @@ async def test_a_lost_prefix_is_pinned_again_with_the_next_member(scene: Schedul
 async def test_a_new_engine_has_the_pins_of_what_runs(scene: SchedulerScene) -> None:
     scene.connect()
     await scene.enqueue(a_line(scene), a_line(scene, 8))
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.connect()
     await asyncio.sleep(0)
     assert [pin.tokens for pin in scene.engine.pins] == [PREFIX, PREFIX]

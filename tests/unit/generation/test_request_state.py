@@ -123,7 +123,7 @@ async def test_logprobs_before_an_engine_loss_are_kept(scene: SchedulerScene) ->
     await scene.enqueue(state)
     first, second = scene.encode("brave queen")
     scene.step({state.sequence_id: [first]}, logprobs={state.sequence_id: token_logprobs([first])})
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.connect()
     scene.step(
         {state.sequence_id: [second]}, logprobs={state.sequence_id: token_logprobs([second])}

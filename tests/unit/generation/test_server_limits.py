@@ -16,7 +16,7 @@ async def server(scene: SchedulerScene) -> SchedulerScene:
     scene.connect(max_running=2)
     info = scene.scheduler.engine.served
     refusals = dict.fromkeys(("pause", "lockstep", "pins"), "the model runs on a server")
-    scene.scheduler.engine.info = structs.replace(info, refusals=refusals)
+    scene.scheduler.engine[0].info = structs.replace(info, refusals=refusals)
     return scene
 
 
@@ -25,10 +25,10 @@ async def test_requests_start_as_soon_as_the_server_takes_more(
 ) -> None:
     await server.enqueue(*(server.request() for _ in range(5)))
     assert server.running == 2
-    server.scheduler.events.engine_stepped(Step(1, KV, {}, max_running=4))
+    server.scheduler.events[0].engine_stepped(Step(1, KV, {}, max_running=4))
     await asyncio.sleep(0)
     assert server.running == 4
-    server.scheduler.events.engine_stepped(Step(2, KV, {}))
+    server.scheduler.events[0].engine_stepped(Step(2, KV, {}))
     assert server.scheduler.engine.served.max_running == 4
 
 

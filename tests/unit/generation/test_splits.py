@@ -171,7 +171,7 @@ async def test_engine_lost_while_a_half_waits(scene: SchedulerScene) -> None:
     await split(scene, batch)
     running, waiting = list(scene.table.running.values()), list(scene.table.waiting.values())
     scene.step({request.sequence_id: [9] for request in running})
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.connect()
     assert [sequence.generated for sequence in scene.engine.submitted[-1]] == [[7, 9], [7, 9]]
     assert list(scene.table.waiting.values()) == waiting
@@ -184,7 +184,7 @@ async def test_engine_lost_before_a_return_was_read_gets_the_whole_batch_again(
 ) -> None:
     batch = await running_batch(scene)
     lost = [request.sequence_id for request in batch]
-    scene.scheduler.events.engine_lost()
+    scene.scheduler.events[0].engine_lost()
     scene.connect()
     assert len(scene.engine.submitted[-1]) == 4
     scene.step(returned=lost)  # of the lost engine: its ids are unknown

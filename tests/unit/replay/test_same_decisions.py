@@ -359,7 +359,7 @@ class LiveAndLoop:
         self.loop.due = True
 
     def lose(self) -> None:
-        self.scene.scheduler.events.engine_lost()
+        self.scene.scheduler.events[0].engine_lost()
         self.loop.interrupt()
         self.connected = False
 

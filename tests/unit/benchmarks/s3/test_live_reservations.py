@@ -105,6 +105,7 @@ def test_sample_is_what_the_admin_api_shows() -> None:
         info=None,
         kv=KvAnswer.of(step.kv),
         step=StepAnswer.of(step),
+        engines=[],
     )
     assert sample_of(msgspec.to_builtins(shown)) == Sample(5, 7, 0.75)
     assert sample_of(msgspec.to_builtins(msgspec.structs.replace(shown, step=None))) is None

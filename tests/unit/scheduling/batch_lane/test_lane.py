@@ -153,7 +153,9 @@ def test_batch_start_keeps_the_expected_use_within_the_pool(
     a_request: MakeRequest, drawn: list[tuple[str, int, int, int, int]], pins: set[int]
 ) -> None:
     gateway = Gateway("lmaas")
-    gateway.loop.batch_lane.admission.z = 1.0  # for what is known only after the last refresh
+    admission = gateway.loop.batch_lane.admission
+    assert isinstance(admission, FuturePeak)
+    admission.z = 1.0  # for what is known only after the last refresh
     pinned = [prefix for kind in pins if (prefix := PREFIXES[kind])]
     for prefix in pinned:
         gateway.loop.pin(prefix)

@@ -17,6 +17,7 @@ from gateway.scheduling.requests import QueuedRequest, RunningSequence
 from gateway.scheduling.routing.admission import RoutedAdmission
 from gateway.scheduling.routing.availability import FIRST_SEQUENCES
 from gateway.scheduling.routing.forecast import WorkForecast
+from gateway.scheduling.routing.lane_admission import RoutedLaneAdmission
 from gateway.scheduling.routing.router import OTHERS_WEIGHT
 
 MakeRequest = Callable[..., QueuedRequest]
@@ -47,6 +48,9 @@ class Engines:
     def running_on(self, engine: int) -> Sequence[RunningSequence]:
         return list(self.running[engine].values())
 
+    def everything(self) -> Sequence[RunningSequence]:
+        return [each for run in self.running for each in run.values()]
+
     def arrive(self, *requests: QueuedRequest) -> None:
         for request in requests:
             self.loop.arrive(request)
@@ -55,7 +59,7 @@ class Engines:
         """Dispatch what fits; the engines that got something."""
         engines = []
         self.loop.give_up(0.0)
-        while (dispatch := self.loop.dispatch(0.0, list)) is not None:
+        while (dispatch := self.loop.dispatch(0.0, self.everything)) is not None:
             for request in dispatch.requests:
                 engine = self.loop.engine_of(request.id)
                 self.running[engine][request.id] = replace(request.started(), engine=engine)
@@ -81,7 +85,8 @@ class Engines:
         self.running[engine].clear()
         self.loop.lose(engine)
         for sequence in lost:
-            where = self.loop.move(sequence, self.sent[sequence.id])
+            request = replace(self.sent[sequence.id], generated=sequence.generated)
+            where = self.loop.move(sequence, request)
             assert where is not None
             self.running[where][sequence.id] = replace(sequence, engine=where)
         return lost
@@ -92,6 +97,11 @@ class Engines:
         for engine, running in enumerate(self.running):
             assert self.admission.router.forecast.running(engine) == len(running)
             assert all(self.loop.engine_of(key) == engine for key in running)
+        lane = self.loop.batch_lane
+        if lane.active and not lane._outdated:
+            assert isinstance(lane.admission, RoutedLaneAdmission)
+            for ledger, running in zip(lane.admission._peaks, self.running, strict=True):
+                assert set(ledger._joined) == set(running)
 
 
 def sent_to_the_best_that_fits(
@@ -180,7 +190,7 @@ def test_what_fits_no_engine_waits_until_a_sequence_ends(a_request: MakeRequest)
     assert engines.decide() == [1]
 
 
-@given(st.lists(st.sampled_from(["arrive", "step", "end", "lose", "drain"]), max_size=40))
+@given(st.lists(st.sampled_from(["arrive", "line", "step", "end", "lose", "drain"]), max_size=40))
 def test_no_sequence_is_lost_or_twice_whatever_happens_to_engines(
     a_request: MakeRequest, events: list[str]
 ) -> None:
@@ -189,8 +199,9 @@ def test_no_sequence_is_lost_or_twice_whatever_happens_to_engines(
     draining: set[int] = set()
     for event in events:
         engine = random.randrange(ENGINES)
-        if event == "arrive":
-            request = a_request(random.randint(1, 200), random.randint(1, 150))
+        if event in {"arrive", "line"}:
+            lane = "interactive" if event == "arrive" else "batch"
+            request = a_request(random.randint(1, 200), random.randint(1, 150), lane=lane)
             engines.arrive(request)
             expected.add(request.id)
         elif event == "step":
@@ -211,9 +222,8 @@ def test_no_sequence_is_lost_or_twice_whatever_happens_to_engines(
         engines.check()
         here = [key for running in engines.running for key in running]
         assert len(here) == len(set(here))
-        waiting = {
-            request.id for batch in engines.policy.waiting(0.0) for request in batch.requests
-        }
+        queued = [*engines.policy.waiting(0.0), *engines.loop.batch_lane.waiting(0.0)]
+        waiting = {request.id for batch in queued for request in batch.requests}
         assert expected == {*here, *waiting}
 
 
@@ -250,6 +260,50 @@ def test_nothing_moves_while_no_engine_is_open(a_request: MakeRequest) -> None:
     assert engines.loop.move(sequence, engines.sent[sequence.id]) is None
     engines.arrive(a_request())
     assert engines.decide() == []
+
+
+def test_sequence_of_a_lost_engine_goes_on_at_a_drained_one_if_no_other_is_there(
+    a_request: MakeRequest,
+) -> None:
+    engines = Engines([FAST, FAST])
+    engines.arrive(a_request())
+    [engine] = engines.decide()
+    engines.loop.drain(1 - engine, draining=True)
+    [sequence] = engines.lose(engine)
+    assert engines.loop.engine_of(sequence.id) == 1 - engine
+
+
+def test_lines_of_jobs_start_on_every_engine_once_nothing_interactive_waits(
+    a_request: MakeRequest,
+) -> None:
+    engines = Engines([FAST] * 3, pages=40)
+    engines.arrive(*(a_request(lane="batch") for _ in range(6)), *(a_request() for _ in range(6)))
+    chosen = engines.decide()
+    first = list(engines.sent.values())[:6]
+    assert all(request.lane == "interactive" for request in first)
+    assert {engines.loop.engine_of(request.id) for request in first} == {0, 1, 2}
+    assert set(chosen[6:]) == {0, 1, 2}
+    engines.check()
+
+
+def test_lane_runs_as_many_lines_as_all_engines_may(a_request: MakeRequest) -> None:
+    engines = Engines([FAST, FAST], pages=10_000)
+    engines.loop.limit_batch(2, engine=0)
+    assert engines.loop.batch_lane.most_running is None
+    engines.loop.limit_batch(3, engine=1)
+    engines.arrive(*(a_request(lane="batch") for _ in range(9)))
+    assert len(engines.decide()) == 5
+    engines.lose(1)
+    assert engines.loop.batch_lane.most_running == 2
+
+
+def test_interactive_requests_start_as_without_jobs(a_request: MakeRequest) -> None:
+    engines = Engines([FAST, FAST], pages=30)
+    engines.arrive(*(a_request(150, 60, lane="batch") for _ in range(8)))
+    lines = engines.decide()
+    assert len(lines) >= 2
+    engines.arrive(*(a_request(150, 60) for _ in range(2)))
+    assert len(engines.decide()) == 2, "lines yield their memory"
 
 
 def test_other_policy_goes_on_with_the_engines_as_they_are(a_request: MakeRequest) -> None:

@@ -40,6 +40,22 @@ def test_returned_engine_takes_twice_as_many_after_each_interval() -> None:
     assert available.allows(0, 10**6)
 
 
+def test_engine_may_return_at_once() -> None:
+    available = Availability(2)
+    available.lost(0)
+    available.returned(0, gradually=False)
+    assert list(available.open(lambda _: 10**6)) == [0, 1]
+
+
+def test_drained_and_starting_engines_are_present() -> None:
+    available = Availability(3)
+    available.lost(0)
+    available.lost(1)
+    available.returned(1)
+    available.drain(2, draining=True)
+    assert list(available.present()) == [1, 2]
+
+
 def test_engine_that_was_not_lost_needs_no_slow_start() -> None:
     available = Availability(2)
     available.returned(0)

@@ -31,17 +31,25 @@ log = structlog.get_logger()
 class EngineSession:
     """Sends commands to the engine and repeats those in force to the next engine after a loss.
 
-    `info` describes the newest engine with its present KV memory; `step` is its newest step.
-    `lost_at_s` is None while the engine answers, and `phase` what an engine does that starts
-    meanwhile. While `paused` or `draining` nothing new is submitted.
+    `number` is its place among the gateway's engines. `info` describes the newest engine with its
+    present KV memory; `step` is its newest step. `lost_at_s` is None while the engine answers, and
+    `phase` what an engine does that starts meanwhile. `refused` is why an engine that answers is
+    not used: it serves another model than the others. While `paused` or `draining` nothing new is
+    submitted.
 
     Requests wait for a lost engine until it was silent for `outage_s`. An engine that starts gives
     signs of life; those of a fourth start, after three of which none came to serve, do not count.
     """
 
     def __init__(
-        self, engine: EngineClient, mode: Mode, now_s: float, outage_s: float = OUTAGE_S
+        self,
+        engine: EngineClient,
+        mode: Mode,
+        now_s: float,
+        outage_s: float = OUTAGE_S,
+        number: int = 0,
     ) -> None:
+        self.number = number
         self._engine = engine
         self._ready = asyncio.Event()
         self.info: EngineInfo | None = None
@@ -50,7 +58,7 @@ class EngineSession:
         self.paused = False
         self.draining = False
         self.lost_at_s: float | None = now_s
-        self.phase = ""
+        self.phase = self.refused = ""
         self._outage_s = outage_s
         self._heard_at_s = now_s
         self._starts: set[str] = set()  # epochs
@@ -109,12 +117,18 @@ class EngineSession:
     def opened(self, info: EngineInfo) -> None:
         """A new engine is connected: repeat the commands in force to it."""
         self.info, self.step, self.lost_at_s, self.phase = info, None, None, ""
+        self.refused = ""
         self._starts.clear()
         self._ready.set()
         if self.mode != "continuous":
             self._engine.set_mode(self.mode)
         if self.paused:
             self._engine.pause()
+
+    def refuse(self, reason: str) -> None:
+        """An engine answers that is not to be used."""
+        self.refused = reason
+        log.error("engine_refused", engine=self.number, reason=reason)
 
     def closed(self, now_s: float) -> None:
         """The engine is lost."""
@@ -124,7 +138,7 @@ class EngineSession:
     def starting(self, starting: Starting, now_s: float) -> None:
         """An engine that starts gave a sign of life."""
         if starting.phase != self.phase:
-            log.info("engine_starting", phase=starting.phase)
+            log.info("engine_starting", engine=self.number, phase=starting.phase)
         self.phase = starting.phase
         self._starts.add(starting.epoch)
         if len(self._starts) <= MAX_STARTS:
@@ -145,7 +159,7 @@ class EngineSession:
         A replacement engine is paused too.
         """
         self.paused = True
-        log.info("engine_paused")
+        log.info("engine_paused", engine=self.number)
         self._engine.pause()
 
     def drain(self) -> None:
@@ -155,12 +169,12 @@ class EngineSession:
         engine had been running.
         """
         self.draining = True
-        log.info("engine_draining")
+        log.info("engine_draining", engine=self.number)
 
     def resume(self) -> None:
         """End a pause or a drain."""
         self.paused = self.draining = False
-        log.info("engine_resumed")
+        log.info("engine_resumed", engine=self.number)
         self._engine.resume()
 
     def set_mode(self, mode: Mode) -> None:
