@@ -24,6 +24,7 @@ from gateway.dashboard.replays.runs import (
 from gateway.dashboard.view.formats import minute
 from gateway.dashboard.view.templates import fragment, page
 from gateway.errors import InvalidRequest
+from gateway.generation.service import GenerationService
 from gateway.tenancy.scopes import Scope
 
 WINDOWS: Final = {1: "the last hour", 6: "6 hours", 24: "24 hours", 168: "7 days"}  # hours
@@ -81,8 +82,9 @@ class WhatIfController(Controller):
         viewer: Looking,
         session: NamedDependency[Session],
         replays: NamedDependency[ReplayRuns],
+        service: NamedDependency[GenerationService],
     ) -> Response[str]:
-        """The page."""
+        """The page; it offers the number of engines that serve now."""
         return page(
             "what_if.html",
             viewer,
@@ -92,6 +94,7 @@ class WhatIfController(Controller):
             policies=POLICIES,
             defaults=DEFAULTS,
             routers=ROUTERS,
+            engines=len(service.scheduler.engine),
             most_speed=MAX_SPEED,
             changes=viewer.may(Scope.ENGINE, reads=False),
             **_runs(replays),
