@@ -5,7 +5,9 @@ median, with exponential discounting: recursive ridge regression (Rasmussen and 
 2.1). The prior is tight for an app in the training data and wide for an unseen app, whose quantiles
 are also stretched around the median to the observed spread of its residuals. Two CUSUM statistics
 (Page 1954) detect a persistent residual in one direction, as after a changed prompt: an alarm drops
-what was learned before the change began and widens the prior.
+what was learned before the change began and widens the prior. Skewed residuals, which are no
+change, can raise one too: so what was known before is kept beside it for a while, whichever has
+predicted the outcomes since better serves, and at the end it stays.
 """
 
 import math
@@ -25,6 +27,7 @@ SEEN_PRIOR_SD: Final = (0.03, 0.01, 0.01)
 ALARMED_PRIOR_SD: Final = (1.0, 0.2, 0.2)  # of an app in the training data, after an alarm
 CUSUM_SLACK: Final = 0.5  # in spreads: deviation that the CUSUM tolerates
 CUSUM_THRESHOLD: Final = 12.0  # in spreads
+OUTCOMES_ON_TRIAL: Final = 64  # after an alarm, by which it is judged
 PRIOR_OUTCOMES: Final = 5.0  # weight of the predicted spread, in outcomes
 P90_Z: Final = 1.2816  # 0.9 quantile of the standard normal
 MIN_SPREAD: Final = 0.03
@@ -62,66 +65,138 @@ class _CusumSide:
         self.scale = _ResidualScale(scale.squares, scale.weight)  # state at the restart
 
 
-class BiasCorrection:
-    """The regression of one app. Lengths are natural logarithms of tokens."""
+class _Regression:
+    """The discounted sums of the regression, and what follows from them."""
 
-    __slots__ = ("_coefficients", "_prior", "_products", "_scale", "_sides")
+    __slots__ = ("coefficients", "prior", "products", "scale")
+
+    def __init__(
+        self, prior: tuple[float, float, float], products: Floats, scale: _ResidualScale
+    ) -> None:
+        self.prior = prior
+        self.products = products  # discounted, of (1, input, median, residual)
+        self.scale = scale
+        self.coefficients = (0.0, 0.0, 0.0)
+
+    def shift(self, log_uil: float, log_median: float) -> float:
+        """The expected residual."""
+        intercept, input_slope, median_slope = self.coefficients
+        return (
+            intercept
+            + input_slope * (log_uil - CENTRE_LOG_LENGTH)
+            + median_slope * (log_median - CENTRE_LOG_LENGTH)
+        )
+
+    def clipped(self, row: Floats, spread: float) -> float:
+        """The residual of a row less the expected one, in spreads, clipped."""
+        expected = np.dot(self.coefficients, row[:3])
+        deviation = float(row[3] - expected) / (spread * self.scale.stretch())
+        return min(max(deviation, -MAX_DEVIATION), MAX_DEVIATION)
+
+    def learn(self, row: Floats, spread: float, deviation: float) -> None:
+        """Add a row, its residual clipped."""
+        scale = spread * self.scale.stretch()
+        row = row.copy()
+        row[3] = float(np.dot(self.coefficients, row[:3])) + deviation * scale
+        self.products = DISCOUNT * self.products + row[:, None] * row
+        self.scale.add(deviation * scale / spread)
+        self.solve(spread)
+
+    def solve(self, spread: float) -> None:
+        """Compute the coefficients from the sums."""
+        noise = spread * self.scale.stretch()
+        ridge = np.diag((noise / np.array(self.prior)) ** 2)
+        found = np.linalg.solve(self.products[:3, :3] + ridge, self.products[:3, 3])
+        self.coefficients = tuple(found.tolist())
+
+
+class _Trial:
+    """An alarm on trial: what was known before it, and the errors of both since."""
+
+    __slots__ = ("before", "error", "error_before", "outcomes")
+
+    def __init__(self, before: _Regression) -> None:
+        self.before = before
+        self.error = self.error_before = 0.0
+        self.outcomes = 0
+
+    @property
+    def refuted(self) -> bool:
+        """Whether what was known before has predicted better since."""
+        return self.error_before < self.error
+
+
+class BiasCorrection:
+    """The correction of one app. Lengths are natural logarithms of tokens."""
+
+    __slots__ = ("_now", "_sides", "_trial")  # `_now`: since the newest alarm
 
     def __init__(self, *, unseen: bool) -> None:
-        self._prior = UNSEEN_PRIOR_SD if unseen else SEEN_PRIOR_SD
-        self._products = np.zeros((4, 4))  # discounted, of (1, input, median, residual)
-        self._scale = _ResidualScale()
-        self._sides = {sign: _CusumSide(self._scale) for sign in (1, -1)}
-        self._coefficients = (0.0, 0.0, 0.0)
+        prior = UNSEEN_PRIOR_SD if unseen else SEEN_PRIOR_SD
+        self._now = _Regression(prior, np.zeros((4, 4)), _ResidualScale())
+        self._trial: _Trial | None = None
+        self._restart()
 
     @property
     def stretch(self) -> float:
         """Factor on the distances of quantiles from the median."""
-        return 1.0 if self._prior is SEEN_PRIOR_SD else self._scale.stretch()
+        serving = self._serving
+        return 1.0 if serving.prior is SEEN_PRIOR_SD else serving.scale.stretch()
 
     def shift(self, log_uil: float, raw: RawQuantiles) -> float:
         """The expected residual: what to add to a predicted log length."""
-        intercept, input_slope, raw_slope = self._coefficients
-        return (
-            intercept
-            + input_slope * (log_uil - CENTRE_LOG_LENGTH)
-            + raw_slope * (raw[0] - CENTRE_LOG_LENGTH)
-        )
+        return self._serving.shift(log_uil, raw[0])
 
     def learn(self, log_uil: float, raw: RawQuantiles, residual: float) -> bool:
         """Learn the residual, log length less raw median; True if the CUSUM raised an alarm."""
         spread = max((raw[1] - raw[0]) / P90_Z, MIN_SPREAD)
-        scale = spread * self._scale.stretch()
-        expected = self.shift(log_uil, raw)
-        deviation = min(max((residual - expected) / scale, -MAX_DEVIATION), MAX_DEVIATION)
         row = np.array((1.0, log_uil - CENTRE_LOG_LENGTH, raw[0] - CENTRE_LOG_LENGTH, residual))
-        alarm = self._detect_change(deviation, row)
-        if not alarm:
-            row[3] = expected + deviation * scale
-            self._products = DISCOUNT * self._products + row[:, None] * row
-            self._scale.add(deviation * scale / spread)
-        self._solve(spread * self._scale.stretch())
-        return alarm
+        if self._trial is not None:
+            self._judge(self._trial, row, spread)
+        deviation = self._now.clipped(row, spread)
+        if self._detect_change(deviation, row):
+            self._now.solve(spread)
+            return True
+        self._now.learn(row, spread, deviation)
+        return False
+
+    @property
+    def _serving(self) -> _Regression:
+        trial = self._trial
+        return self._now if trial is None or not trial.refuted else trial.before
+
+    def _judge(self, trial: _Trial, row: Floats, spread: float) -> None:
+        """Add an outcome to a trial, which also learns it; at its end the better one stays."""
+        deviation = trial.before.clipped(row, spread)
+        trial.error += abs(self._now.clipped(row, spread)) * self._now.scale.stretch()
+        trial.error_before += abs(deviation) * trial.before.scale.stretch()
+        trial.before.learn(row, spread, deviation)
+        trial.outcomes += 1
+        if trial.outcomes == OUTCOMES_ON_TRIAL:
+            if trial.refuted:
+                self._now = trial.before
+                self._restart()
+            self._trial = None
 
     def _detect_change(self, deviation: float, row: Floats) -> bool:
-        """Update both CUSUMs; at an alarm keep only the sums since that CUSUM left zero."""
+        """Update both CUSUMs; at an alarm go on with the sums since that CUSUM left zero."""
+        now = self._now
         for sign, side in self._sides.items():
             side.sum += sign * deviation - CUSUM_SLACK
             if side.sum <= 0:
-                self._sides[sign] = _CusumSide(self._scale)
+                self._sides[sign] = _CusumSide(now.scale)
                 continue
             side.products = DISCOUNT * side.products + row[:, None] * row
             if side.sum > CUSUM_THRESHOLD:
-                self._prior = ALARMED_PRIOR_SD if self._prior is SEEN_PRIOR_SD else self._prior
-                self._products, self._scale = side.products, side.scale
-                self._sides = {each: _CusumSide(self._scale) for each in self._sides}
+                prior = ALARMED_PRIOR_SD if now.prior is SEEN_PRIOR_SD else now.prior
+                self._trial = _Trial(now if self._trial is None else self._trial.before)
+                self._now = _Regression(prior, side.products, side.scale)
+                self._restart()
                 return True
         return False
 
-    def _solve(self, noise: float) -> None:
-        ridge = np.diag((noise / np.array(self._prior)) ** 2)
-        coefficients = np.linalg.solve(self._products[:3, :3] + ridge, self._products[:3, 3])
-        self._coefficients = tuple(coefficients.tolist())
+    def _restart(self) -> None:
+        self._sides = {sign: _CusumSide(self._now.scale) for sign in (1, -1)}
 
 
 class BiasCorrections:

@@ -12,6 +12,7 @@ from gateway.prediction.adaptation import bias_correction
 from gateway.prediction.adaptation.bias_correction import (
     CENTRE_LOG_LENGTH,
     DISCOUNT,
+    OUTCOMES_ON_TRIAL,
     P90_Z,
     PRIOR_OUTCOMES,
     SEEN_PRIOR_SD,
@@ -93,6 +94,28 @@ def test_known_app_without_change_is_barely_corrected() -> None:
     assert learn_noise(correction, 2_000) == 0
     assert abs(correction.shift(5.0, raw(2.0))) < 0.1
     assert correction.stretch == 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_run_of_chance_is_forgotten_at_once(seed: int) -> None:
+    correction = BiasCorrection(unseen=False)
+    learn_noise(correction, 100, seed=seed)
+    alarms = [correction.learn(3.5, raw(3.5), -1.6 * SPREAD) for _ in range(13)]
+    assert any(alarms)
+    learn_noise(correction, 8, seed=seed + 1)
+    assert abs(correction.shift(3.5, raw(3.5))) < SPREAD / 4
+    learn_noise(correction, OUTCOMES_ON_TRIAL, seed=seed + 2)
+    assert abs(correction.shift(3.5, raw(3.5))) < SPREAD / 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_change_that_lasts_stays_after_its_trial(seed: int) -> None:
+    correction = BiasCorrection(unseen=False)
+    learn_noise(correction, 100, seed=seed)
+    learn_noise(correction, 3 * OUTCOMES_ON_TRIAL, mean=0.7, seed=seed + 1)
+    assert correction.shift(3.5, raw(3.5)) == pytest.approx(0.7, abs=0.1)
+    learn_noise(correction, 3 * OUTCOMES_ON_TRIAL, mean=0.0, seed=seed + 2)
+    assert correction.shift(3.5, raw(3.5)) == pytest.approx(0.0, abs=0.1)
 
 
 def test_unseen_app_learns_intercept_and_slopes() -> None:
