@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from engine.protocol import EngineInfo, KvState, Mode, Step, StepTimes
 from gateway.api.admin.actor import Actor, area
+from gateway.api.openapi import errors
 from gateway.generation.engines.session import EngineSession
 from gateway.generation.operation.commands import OperatorCommands
 from gateway.generation.scheduler import Scheduler
@@ -181,7 +182,7 @@ class EngineController(Controller):
         """The served model, KV memory, numbers of running and waiting requests, and newest step."""
         return EngineAnswer.of(service.scheduler)
 
-    @post("/pause", status_code=200, summary="Pause an engine, or all")
+    @post("/pause", status_code=200, summary="Pause an engine, or all", responses=errors(404, 409))
     async def pause_engine(
         self,
         service: NamedDependency[GenerationService],
@@ -198,7 +199,7 @@ class EngineController(Controller):
         commands.pause_engine(engine, by=actor)
         return EngineAnswer.of(service.scheduler)
 
-    @post("/drain", status_code=200, summary="Drain an engine, or all")
+    @post("/drain", status_code=200, summary="Drain an engine, or all", responses=errors(404))
     async def drain_engine(
         self,
         service: NamedDependency[GenerationService],
@@ -214,7 +215,7 @@ class EngineController(Controller):
         commands.drain_engine(engine, by=actor)
         return EngineAnswer.of(service.scheduler)
 
-    @post("/resume", status_code=200, summary="Resume an engine, or all")
+    @post("/resume", status_code=200, summary="Resume an engine, or all", responses=errors(404))
     async def resume_engine(
         self,
         service: NamedDependency[GenerationService],

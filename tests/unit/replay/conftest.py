@@ -153,7 +153,7 @@ class FirstComePolicy:
 
     @property
     def batches(self) -> int:
-        raise NotImplementedError
+        return len(self.queue)
 
     def check(self) -> None:
         raise NotImplementedError
