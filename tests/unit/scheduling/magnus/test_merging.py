@@ -82,7 +82,7 @@ def test_each_merge_fits_the_memory_and_shortens_the_waits_most(
             assert best <= 1e-9
         else:
             assert gains[batch.id] >= best - 1e-9
-            assert gains[batch.id] > 0
+            assert gains[batch.id] > -1e-9  # sums in another order than the policy
             together += members(batch)
             left.remove(batch)
 
