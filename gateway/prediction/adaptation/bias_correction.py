@@ -6,7 +6,7 @@ median, with exponential discounting: recursive ridge regression (Rasmussen and 
 are also stretched around the median to the observed spread of its residuals. Two CUSUM statistics
 (Page 1954) detect a persistent residual in one direction, as after a changed prompt: an alarm drops
 what was learned before the change began and widens the prior. Skewed residuals, which are no
-change, can raise one too: so what was known before is kept beside it for a while, whichever has
+change, can raise one too: so what was known before is kept next to it for a while, whichever has
 predicted the outcomes since better serves, and at the end it stays.
 """
 
