@@ -105,6 +105,10 @@ class OffloadAttention:
         """End its thread."""
         self._thread.shutdown()
 
+    def release(self) -> None:
+        """Free what speculative sequences had on the device: the next step has none of them."""
+        self._staged = {}
+
     def plan_with(
         self,
         device: Attention[Any] | None,
@@ -135,6 +139,8 @@ class OffloadAttention:
                 own = slice(next_row, next_row + context.length)
                 chunks.append(OffloadedChunk(sequence, context, own))
             next_row += context.length
+        if not batch:
+            self.release()
         others = None
         if on_device:
             assert device is not None, "nothing attends what is on the device"

@@ -75,6 +75,8 @@ class Runner:
         if reads_host(plan.chunks):
             assert self._offloading is not None, "refused when it was submitted"
             offload = self._offloading.attention
+        elif self._offloading is not None:
+            self._offloading.attention.release()
         packed = pack(plan.chunks, self.attention, device, offload)
         params = [_sampling_params(chunk) for chunk in plan.chunks if chunk.samples_token]
         batch = prepare(params, self.model.vocabulary, device)

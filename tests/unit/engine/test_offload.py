@@ -1,11 +1,13 @@
 """Sequences in host memory: the tokens that they get, among others and under pressure."""
 
+import gc
 from collections.abc import Callable
 
 import pytest
 import torch
 from msgspec import structs
 
+from engine.offload.staging import StagedLayer
 from engine.protocol import Preempt, Sampling, Sequence, SetMode
 from engine.step.commands import Stop
 from tests.unit.engine.test_equality import DEMO, FAMILIES, SEQUENCES, some_sequences
@@ -72,6 +74,17 @@ def test_speculation_fetches_a_part(a_run: Callable) -> None:
     decoded = [[step.fetched_bytes for step in r.steps if step.computed == 1] for r in (run, whole)]
     # The first has nothing of the sequence on the device yet.
     assert sum(decoded[0][1:]) < 0.45 * sum(decoded[1][1:])
+
+
+@pytest.mark.parametrize("memory", ["device", "host-exact"])
+def test_ended_speculation_leaves_nothing_on_the_device(memory: str, a_run: Callable) -> None:
+    sequence = Sequence("s", [n % 90 for n in range(150)], 5, 5, memory="host-speculative")
+    run = a_run("llama", pages=64, step_tokens=64, offload_pages=64)
+    run.all([sequence])
+    run.all([structs.replace(sequence, id="next", memory=memory)])
+    gc.collect()
+    left = [each for each in gc.get_objects() if type(each) is StagedLayer]
+    assert not left
 
 
 @pytest.mark.parametrize("memory", ["host-exact", "host-speculative"])
