@@ -49,15 +49,19 @@ def check_engine(settings: Settings, *, running: bool) -> Iterator[Finding]:
         yield failure("engine", str(error), "correct the setting that it names")
         return
     for other in others:
-        yield _answer(other)
+        yield _answer(_ask(other)) or failure(
+            "engine",
+            f"LMAAS_ENGINE_SOCKET: no engine answers on {other}",
+            "start it by `lmaas engine`, or take it out of LMAAS_ENGINE_SOCKET",
+        )
     info = _ask(path)
-    if isinstance(info, Starting):
-        yield warning("engine", f"starts: {info.phase}", "wait until its model is loaded")
-        return
-    if info is not None:
-        yield ok("engine", _described(info))
+    answer = _answer(info)
+    if answer is not None:
+        yield answer
     elif running or settings.engine_socket:
         yield _unanswered(settings, path, running=running)
+    if isinstance(info, Starting):
+        return
     yield from _machine(settings, path, info, running=running)
 
 
@@ -98,18 +102,11 @@ def _unanswered(settings: Settings, path: Path, *, running: bool) -> Finding:
     )
 
 
-def _answer(path: Path) -> Finding:
-    """Whether one of several engines answers."""
-    info = _ask(path)
+def _answer(info: EngineInfo | Starting | None) -> Finding | None:
+    """What an engine's answer says; None without one."""
     if isinstance(info, Starting):
         return warning("engine", f"starts: {info.phase}", "wait until its model is loaded")
-    if info is not None:
-        return ok("engine", _described(info))
-    return failure(
-        "engine",
-        f"LMAAS_ENGINE_SOCKET: no engine answers on {path}",
-        "start it by `lmaas engine`, or take it out of LMAAS_ENGINE_SOCKET",
-    )
+    return None if info is None else ok("engine", _described(info))
 
 
 def _ask(path: Path) -> EngineInfo | Starting | None:

@@ -46,7 +46,11 @@ class QueueBounds(Struct, frozen=True, kw_only=True):
 
 
 class QueueLoad:
-    """Counts what is queued, and refuses what exceeds the bounds. Every call takes O(1)."""
+    """Counts what is queued, and refuses what exceeds the bounds.
+
+    Every call takes O(1), and `check` also a pass over the seconds at which refused requests come
+    back, at most a minute of them.
+    """
 
     def __init__(self, bounds: QueueBounds, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -114,13 +114,22 @@ async def history_writer(
 
 
 @pytest.fixture
+def engines() -> list[ColocatedEngine]:
+    """The clients of the service's engines."""
+    return [ColocatedEngine("nothing listens here")]
+
+
+@pytest.fixture
 async def service(
-    history_writer: HistoryWriter, predictor: LengthPredictor, model_files: Path
+    engines: list[ColocatedEngine],
+    history_writer: HistoryWriter,
+    predictor: LengthPredictor,
+    model_files: Path,
 ) -> AsyncIterator[GenerationService]:
     """The generation service without an engine: nothing leaves its queue."""
     scheduler = Scheduler(
         "m",
-        [ColocatedEngine("nothing listens here")],
+        engines,
         history_writer,
         predictor,
         policy="lmaas",

@@ -1,8 +1,5 @@
 """Two engines over HTTP, on the command line, in metrics and on the page."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import httpx
 import pytest
 from msgspec import structs
@@ -16,14 +13,9 @@ from gateway.dashboard.live.samples import Samples
 from gateway.dashboard.pages.now import parts_of
 from gateway.database.errors import Sessions
 from gateway.engines.colocated import ColocatedEngine
-from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
-from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.generation.text.workers import TextWorkers
 from gateway.history.writer import HistoryWriter
 from gateway.parts import Parts
-from gateway.prediction.serving.predictor import LengthPredictor
-from gateway.scheduling.policy import Options
 from models import AuditEntry
 from tests.integration.api_admin.conftest import ADMIN_KEY, Run
 
@@ -33,25 +25,16 @@ SECOND = structs.replace(FIRST, device="http://two", context_tokens=256)
 
 
 @pytest.fixture
-async def service(
-    history_writer: HistoryWriter, predictor: LengthPredictor, model_files: Path
-) -> AsyncIterator[GenerationService]:
+def engines() -> list[ColocatedEngine]:
+    return [ColocatedEngine("nothing listens here"), ColocatedEngine("nor here")]
+
+
+@pytest.fixture
+async def service(service: GenerationService) -> GenerationService:
     """The service with two engines, of which both have connected."""
-    scheduler = Scheduler(
-        "m",
-        [ColocatedEngine("nothing listens here"), ColocatedEngine("nor here")],
-        history_writer,
-        predictor,
-        policy="lmaas",
-        options=Options(),
-        tau_floor=0.2,
-    )
-    workers = TextWorkers()
-    service = GenerationService("m", ChatTokenizer(model_files), predictor, scheduler, workers)
-    for events, info in zip(scheduler.events, (FIRST, SECOND), strict=True):
+    for events, info in zip(service.scheduler.events, (FIRST, SECOND), strict=True):
         events.engine_ready(info)
-    yield service
-    workers.close()
+    return service
 
 
 async def test_engines_are_shown_as_one_and_each(
