@@ -100,6 +100,9 @@ class OpenAiServer:
         ]
         self.key: str | None = None
         self.metrics = True
+        self.metrics_asked = asyncio.Event()
+        self.metrics_allowed = asyncio.Event()  # their answers wait for it
+        self.metrics_allowed.set()
         self.preemptions = 0
         self.script: list[Answer] = []
         self.seen: list[Exchange] = []
@@ -157,6 +160,8 @@ class OpenAiServer:
         elif exchange.path == "/version":
             await exchange.send(200, {"version": "0.0.test"})
         elif exchange.path == "/metrics" and self.metrics:
+            self.metrics_asked.set()
+            await self.metrics_allowed.wait()
             await exchange.send(200, METRICS % self.preemptions)
         elif exchange.path == "/v1/completions":
             await self._completion(exchange, reader)

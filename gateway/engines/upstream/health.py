@@ -65,6 +65,7 @@ class ServerHealth:
             return None
         self._suspected.clear()
         self._next_s = now_s + POLL_S
+        before = len(self._waiting)  # those who come while the server is asked wait for the next
         try:
             await self._ask()
         except ServerUnusable as error:
@@ -78,7 +79,7 @@ class ServerHealth:
             self._suspected.set()
             return None
         self._missed = 0
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting[:before], self._waiting[before:]
         for each in waiting:
             if not each.done():
                 each.set_result(None)
@@ -87,7 +88,11 @@ class ServerHealth:
     async def _ask(self) -> None:
         if self._with_model:
             self._with_model = False
-            await find_model(self._server, self._model, self._wanted)
+            try:
+                await find_model(self._server, self._model, self._wanted)
+            except ServerUnreachable:
+                self._with_model = True
+                raise
         status, content = await self._server.fetch(self._path)
         if status in UNWELL:
             raise ServerUnreachable(f"{self._path}: status {status}")

@@ -65,6 +65,7 @@ async def test_known_keys_are_served_and_everything_else_is_refused_in_time(
 
         async with gateway.client(unused) as other:
             await until_known(other.models.list)
+            await until_history_has_room(gateway)
             await other.chat.completions.create(**asked("translate", "brave king"))
         async with asyncio.timeout(PATIENCE_S):
             while not await gateway.history(tenant):
@@ -96,6 +97,13 @@ async def assert_full_history_refuses(
         )
     assert (refused.value.status_code, refused.value.code) == (503, "history_full")
     assert refused.value.response.headers["retry-after"] == "10"
+
+
+async def until_history_has_room(gateway: Any) -> None:
+    """Return once the database has so much of the history that requests are accepted again."""
+    async with asyncio.timeout(PATIENCE_S), gateway.stranger() as stranger:
+        while (await stranger.get("/health/ready")).json()["history"] == "full":
+            await asyncio.sleep(0.1)
 
 
 async def completed_batch(client: openai.AsyncOpenAI, asked: Asked) -> Batch:
