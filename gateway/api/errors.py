@@ -4,8 +4,9 @@
 """
 
 import math
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import structlog
@@ -37,6 +38,9 @@ from gateway.errors import (
     UnsupportedMediaType,
     shortened,
 )
+
+Kind: TypeAlias = int | type[Exception]
+Handle: TypeAlias = Callable[[Request[Any, Any, Any], Any], Response[Any]]
 
 log = structlog.get_logger(__name__)
 
@@ -204,10 +208,37 @@ def handle_unreadable(request: Request[Any, Any, Any], _: Exception) -> Response
     return _answer(request, 400, _body(400, "the body is not readable JSON", None, CODE[400]))
 
 
-exception_handlers: Final[ExceptionHandlersMap] = {
-    UnicodeDecodeError: handle_unreadable,
-    RecursionError: handle_unreadable,
-    LmaasError: handle_lmaas,
-    HTTPException: handle_litestar,
-    Exception: handle_unexpected,
-}
+def releasing(handlers: Mapping[Kind, Handle]) -> dict[Kind, Handle]:
+    """The same handlers, after which an error keeps nothing of its request alive.
+
+    Its traceback refers to the frames that had the decoded body, and one of them to the error: a
+    cycle, which would stay until garbage is searched for, and make that search long.
+    """
+
+    def released(handle: Handle) -> Handle:
+        def handle_and_release(request: Request[Any, Any, Any], error: Any) -> Response[Any]:
+            response = handle(request, error)
+            _drop_tracebacks(error)
+            return response
+
+        return handle_and_release
+
+    return {kind: released(handle) for kind, handle in handlers.items()}
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    """Drop those of an error and of what led to it."""
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+exception_handlers: Final[ExceptionHandlersMap] = releasing(
+    {
+        UnicodeDecodeError: handle_unreadable,
+        RecursionError: handle_unreadable,
+        LmaasError: handle_lmaas,
+        HTTPException: handle_litestar,
+        Exception: handle_unexpected,
+    }
+)

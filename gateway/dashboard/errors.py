@@ -8,7 +8,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
-from gateway.api.errors import CODE, handle_unexpected, status_of
+from gateway.api.errors import CODE, handle_unexpected, releasing, status_of
 from gateway.api.http_metrics import ERROR_CODE
 from gateway.dashboard.view.headers import HEADERS
 from gateway.dashboard.view.templates import HTML, bare_page, render
@@ -68,8 +68,6 @@ def _is_part(request: Request[Any, Any, Any]) -> bool:
     )
 
 
-handlers: Final[ExceptionHandlersMap] = {
-    LmaasError: handle_lmaas,
-    HTTPException: handle_litestar,
-    Exception: handle_crash,
-}
+handlers: Final[ExceptionHandlersMap] = releasing(
+    {LmaasError: handle_lmaas, HTTPException: handle_litestar, Exception: handle_crash}
+)
