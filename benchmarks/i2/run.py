@@ -4,8 +4,11 @@ SmolLM2 in float32 reads real texts, and is then fed what follows, each layer bu
 attending to what a method chooses: its distributions against those of full attention.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean
@@ -18,10 +21,11 @@ from benchmarks.harness.paths import CACHE
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.i2.infinigen import skew_of_sample
 from benchmarks.i2.measure import Outcome, measure
-from benchmarks.i2.methods import FULL, ORACLE, OURS, runs
-from benchmarks.i2.texts import Texts
+from benchmarks.i2.methods import FULL, ORACLE, OURS, Run, runs
+from benchmarks.i2.texts import Task, Texts
 from engine.offload import selection
 from engine.offload.layout import FETCH_SHARE
+from engine.running.loaded_model import LoadedModel
 from engine.running.model import load_model
 
 CONTEXTS: Final = (1_024, 2_048, 4_096, 8_192)
@@ -29,17 +33,60 @@ LEAST_SAME: Final = 0.95
 
 
 def run(folder: Path, threads: int, contexts: Sequence[int]) -> None:
-    """Measure each task that this code has not measured before, and write the rows."""
+    """Measure each task that this code has not measured before, and write the rows.
+
+    `threads` processes measure a task at a time each: operations are too small to be divided.
+    """
     report = Report("I2", look=not set(contexts) <= set(CONTEXTS))
-    torch.set_num_threads(threads)
-    model = load_model(str(folder), "cpu", "float32")
-    all_runs = runs(skew_of_sample(model, folder))
-    outcomes: list[Outcome] = []
-    for number, task in enumerate(Texts(folder).tasks(contexts)):
-        file = folder_of_code() / f"{task.kind}-{task.source}-{task.context}-{number}.json"
-        outcomes += kept(file, partial(measure, model, task, all_runs))
+    files = files_of(Texts(folder).tasks(contexts))
+    missing = {file: task for file, task in files.items() if not file.exists()}
+    for file in _measured(folder, threads, missing):
+        task = missing[file]
         report.say(f"{task.kind}, {task.source}, {task.context} tokens: measured")
+    outcomes = [outcome for file in files for outcome in read(file)]
     report.conclude(table(outcomes), targets(outcomes))
+
+
+def files_of(tasks: Iterable[Task]) -> dict[Path, Task]:
+    """The tasks by the file of their outcomes, whatever other contexts are measured."""
+    folder, counts, files = folder_of_code(), Counter[str](), {}
+    for task in tasks:
+        name = f"{task.kind}-{task.source}-{task.context}"
+        files[folder / f"{name}-{counts[name]}.json"] = task
+        counts[name] += 1
+    return files
+
+
+def _measured(folder: Path, threads: int, tasks: Mapping[Path, Task]) -> Iterable[Path]:
+    """Measure the tasks in processes, the longest first; yields files as they are written."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(threads, spawn) as pool:
+        longest_first = sorted(tasks.items(), key=lambda item: -item[1].context)
+        measuring = {pool.submit(_measure, folder, *item): item[0] for item in longest_first}
+        for done in as_completed(measuring):
+            done.result()
+            yield measuring[done]
+
+
+@cache
+def _model_and_runs(folder: Path) -> tuple[LoadedModel, list[Run]]:
+    """The model, and what is measured, of this process."""
+    torch.set_num_threads(1)
+    model = load_model(str(folder), "cpu", "float32")
+    return model, runs(skew_of_sample(model, folder))
+
+
+def _measure(folder: Path, file: Path, task: Task) -> None:
+    """Measure a task in this process, and write its outcomes."""
+    model, all_runs = _model_and_runs(folder)
+    found = list(measure(model, task, all_runs))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(msgspec.json.encode(found))
+
+
+def read(file: Path) -> list[Outcome]:
+    """The outcomes of a task that was measured."""
+    return msgspec.json.decode(file.read_bytes(), type=list[Outcome])
 
 
 def folder_of_code() -> Path:
@@ -52,16 +99,6 @@ def folder_of_code() -> Path:
     files = [file for each in folders for file in sorted(each.glob("*.py")) if file != own]
     code = b"".join(file.read_bytes() for file in files)
     return CACHE / "i2" / sha256(code).hexdigest()[:16]
-
-
-def kept(file: Path, measured: Callable[[], Iterable[Outcome]]) -> list[Outcome]:
-    """The outcomes of a file; they are measured, and the file written, if there is none."""
-    if file.exists():
-        return msgspec.json.decode(file.read_bytes(), type=list[Outcome])
-    found = list(measured())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(msgspec.json.encode(found))
-    return found
 
 
 def table(outcomes: Sequence[Outcome]) -> list[Row]:

@@ -23,7 +23,7 @@ from gateway.scheduling.waits.bands import WaitBand
 APPS: Final = {"short": 0.3, "middle": 1.0, "long": 2.5}  # lengths over the plan's
 MOST_TOKENS: Final = 640
 LEARNED: Final = 24  # answers of each app before
-AT_ONCE: Final = 100  # to measure the saturated throughput
+AT_ONCE: Final = 400  # to measure the saturated throughput, for about half a minute
 REQUESTS: Final = 450
 RETRIED_REQUESTS: Final = 400
 QUICK: Final = 4  # times fewer
