@@ -6,7 +6,7 @@ trail that must not wait for the database take the same way.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,10 @@ import msgspec
 import structlog
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from gateway.database.translation import is_refused
 from gateway.history.audit import SpooledEntry, add_spooled
 from gateway.history.disk.backlog import MAX_SPOOL_BYTES, Backlog, Waiting, nothing
 from gateway.history.disk.journal import Begun, Journal
@@ -57,7 +58,8 @@ _INSERT_INSTRUCTIONS: Final = insert(Instruction).on_conflict_do_update(
     where=Instruction.used_at < func.now() - text("interval '1 day'"),
 )
 
-Line = TypeVar("Line")
+Part = TypeVar("Part")
+Line = TypeVar("Line", bound=SpoolLine)
 
 log = structlog.get_logger()
 
@@ -220,27 +222,41 @@ class HistoryWriter:
         await self._insert_lines(lines, path)
 
     async def _insert_lines(self, lines: Sequence[SpoolLine], path: Path) -> None:
-        """Insert lines; records that Postgres refuses are set aside next to this file."""
-        for noted in _parts([line for line in lines if isinstance(line, SpooledEntry)]):
-            await self._add_entries(noted)
+        """Insert lines; those that Postgres refuses are set aside next to this file."""
+        entries = [line for line in lines if isinstance(line, SpooledEntry)]
         records, late = merged(line for line in lines if not isinstance(line, SpooledEntry))
-        for part in _parts(records):
-            try:
-                await self._insert(part)
-            except DataError:
-                await self._insert_one_by_one(path, part)
-        for some in _parts(late):
-            await self._add_embeddings(some)
+        await self._insert_parts(entries, self._add_entries, path)
+        await self._insert_parts(records, self._insert, path)
+        await self._insert_parts(late, self._add_embeddings, path)
 
-    async def _insert_one_by_one(self, path: Path, records: Sequence[Record]) -> None:
-        """Insert one by one, setting aside the records that Postgres refuses."""
-        for record in records:
+    async def _insert_parts(
+        self,
+        lines: Sequence[Line],
+        insert: Callable[[Sequence[Line]], Awaitable[None]],
+        path: Path,
+    ) -> None:
+        """Insert lines in parts; a part that Postgres refuses line by line."""
+        for part in _parts(lines):
             try:
-                await self._insert([record])
-            except DataError as error:
-                if new := await asyncio.to_thread(set_aside, path, [line_of(record)]):
-                    log.error("record_refused", request=str(record.id), reason=str(error.orig))
-                    self._count("set_aside", new)
+                await insert(part)
+            except SQLAlchemyError as error:
+                if not is_refused(error):
+                    raise
+                for line in part:
+                    await self._insert_alone(line, insert, path)
+
+    async def _insert_alone(
+        self, line: Line, insert: Callable[[Sequence[Line]], Awaitable[None]], path: Path
+    ) -> None:
+        """Insert a line, or set it aside."""
+        try:
+            await insert([line])
+        except SQLAlchemyError as error:
+            if not is_refused(error):
+                raise
+            if new := await asyncio.to_thread(set_aside, path, [line_of(line)]):
+                log.error("record_refused", id=str(line.id), reason=str(error))
+                self._count("set_aside", new)
 
     async def _run(self) -> None:
         backoff = FLUSH_INTERVAL_S
@@ -338,7 +354,7 @@ async def _permitted(session: AsyncSession, records: Sequence[Record]) -> list[R
     ]
 
 
-def _parts(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
+def _parts(lines: Sequence[Part]) -> Iterator[Sequence[Part]]:
     """Of at most `MAX_ROWS`."""
     return (lines[start : start + MAX_ROWS] for start in range(0, len(lines), MAX_ROWS))
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import IO, Final
 
+from gateway.history.disk.spool import numbered
+
 SUFFIX: Final = ".journal"
 
 
@@ -86,4 +88,4 @@ class JournalFile:
 
 def journals(folder: Path) -> list[Path]:
     """The journals in a folder, oldest first."""
-    return sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: int(path.stem))
+    return numbered(folder, SUFFIX)

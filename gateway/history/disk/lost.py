@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.history.disk.journal import Progress, Started
+from gateway.history.disk.spool import UNREADABLE
 from gateway.history.record import LOST, Record
 
 _lines: Final = msgspec.json.Decoder(Started | Progress)
@@ -81,7 +82,7 @@ def _readable(file: IO[bytes], name: str) -> Iterator[Started | Progress]:
     for line in file:
         try:
             yield _lines.decode(line)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             unreadable += 1
     if unreadable:
         log.warning("journal_lines_unreadable", file=name, lines=unreadable)

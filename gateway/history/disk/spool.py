@@ -17,6 +17,9 @@ SUFFIX: Final = ".jsonl"
 ASIDE: Final = ".aside"
 FILE_LINES: Final = 1_024  # a file is read whole: about 1 MB
 
+# What a line on a damaged disk may be: no JSON, no text, or nested without end.
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
 _records = msgspec.json.Decoder(Record)
@@ -35,8 +38,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        left = (int(path.stem) for path in folder.glob(f"*{SUFFIX}"))
-        self._number = max(left, default=0)
+        self._number = max((int(path.stem) for path in numbered(folder, SUFFIX)), default=0)
         self._file: IO[bytes] | None = None
         self._lines = 0  # of the open file
 
@@ -67,7 +69,7 @@ class Spool:
     def seal(self) -> list[Path]:
         """Close the open file; return every sealed file, oldest first."""
         self._close()
-        return sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: int(path.stem))
+        return numbered(self._folder, SUFFIX)
 
     def _close(self) -> None:
         if self._file is not None:
@@ -78,10 +80,16 @@ class Spool:
         return self._folder / f"{number:012d}{SUFFIX}"
 
 
+def numbered(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder that are named by a number, in its order; others are left alone."""
+    named = (path for path in folder.glob(f"*{suffix}") if path.stem.isdecimal())
+    return sorted(named, key=lambda path: int(path.stem))
+
+
 def read_sealed(path: Path, aside: Callable[[int], None] | None = None) -> list[SpoolLine]:
     """Fsync a sealed file and return what its lines hold, in order.
 
-    Unreadable lines, cut off by a power loss or written by another release, are set aside; `aside`
+    Unreadable lines, cut off by a power loss, damaged or of another release, are set aside; `aside`
     is called with the number of those that were not before.
     """
     found: list[SpoolLine] = []
@@ -92,7 +100,7 @@ def read_sealed(path: Path, aside: Callable[[int], None] | None = None) -> list[
         for line in file:
             try:
                 found.append((_tagged if line.startswith(TAGGED) else _records).decode(line))
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 unreadable.append(line)
                 reason = reason or str(error)
     if new := set_aside(path, unreadable):

@@ -18,6 +18,7 @@ from gateway.history.writer import CLOSE_S, MAX_ROWS, HistoryWriter
 from models import Instruction, RequestRecord
 from tests.conftest import PATIENCE_S
 from tests.hanging_postgres import HangingPostgres
+from tests.integration.damage import damaged
 from tests.integration.query_count import counted
 
 MARGIN_S = 10.0  # for a busy machine; a statement that hangs takes for ever
@@ -133,6 +134,45 @@ async def test_record_that_postgres_refuses_is_set_aside_and_holds_up_no_other(
     (aside,) = tmp_path.iterdir()
     assert aside.suffix == ".aside"
     assert aside.read_text().count("\n") == 1
+
+
+async def test_audit_entry_that_postgres_refuses_is_set_aside_and_holds_up_no_other(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    writer = HistoryWriter(sessions, tmp_path)
+    for actor in ("olga", "a\x00b", "ivan"):
+        writer.add_entry(SpooledEntry.of(actor, "engine.paused", "engine"))
+    writer.record(a_record())
+    await writer.flush()
+    assert {entry.actor for entry in await AuditTrail(sessions).list(9)} == {"olga", "ivan"}
+    assert await rows(sessions) == 1
+    (aside,) = tmp_path.iterdir()
+    assert aside.read_text().count("\n") == 1
+    assert writer.counts["set_aside"] == 1
+
+
+async def test_record_for_which_the_database_is_damaged_is_set_aside(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    writer, damage = HistoryWriter(sessions, tmp_path), a_record()
+    for record in (a_record(), damage, a_record()):
+        writer.record(record)
+    async with damaged(sessions, "INSERT", "requests", f"NEW.id = '{damage.id}'"):
+        await writer.flush()
+    assert await rows(sessions) == 2
+    (aside,) = tmp_path.iterdir()
+    assert aside.suffix == ".aside"
+
+
+async def test_damaged_line_of_a_journal_hinders_no_start(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    (tmp_path / "000000000001.journal").write_bytes(b'{"kind": "\xff\xfe"}\n')
+    (tmp_path / "old one.journal").write_bytes(b"not ours")
+    writer = HistoryWriter(sessions, tmp_path)
+    await writer.start()
+    assert writer.lost == []
+    await writer.close()
 
 
 async def test_instruction_is_kept_once_per_embedder(

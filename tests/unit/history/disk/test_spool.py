@@ -95,6 +95,29 @@ def test_line_that_cannot_be_read_is_set_aside_once_however_often_the_file_is_re
     assert counted == [2]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [b'"model": "\xff\xfe"', b'"unknown": ' + b"[" * 5_000 + b"]" * 5_000],
+    ids=["no text", "nested"],
+)
+def test_damaged_line_is_set_aside_and_the_others_are_read(
+    tmp_path: Path, a_record: Callable[..., Record], damage: bytes
+) -> None:
+    spool, record = Spool(tmp_path), a_record()
+    spool.append([line_of(record)])
+    (path,) = spool.seal()
+    path.write_bytes(b"{" + damage + b"}\n" + path.read_bytes())
+    assert read_sealed(path) == [record]
+    assert path.with_suffix(".aside").read_bytes() == b"{" + damage + b"}\n"
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path, a_record: Callable[..., Record]) -> None:
+    (tmp_path / "copy of 1.jsonl").write_text("not ours")
+    spool = Spool(tmp_path)
+    spool.append([line_of(a_record())])
+    assert [path.name for path in spool.seal()] == ["000000000001.jsonl"]
+
+
 def test_a_file_is_small_enough_to_be_read_whole(
     tmp_path: Path, a_record: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
