@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.database.repetition import repeat
 from gateway.deletion.portions import batches_left, erase_batches, erase_files, erase_rows
+from gateway.errors import DatabaseLost
 from gateway.history.audit import note
 from gateway.prediction.lifecycle.erasure import delete_unused_instructions
 from gateway.prediction.lifecycle.registry import Registry
@@ -59,24 +60,47 @@ class ErasureSweeper:
         self._woken.set()
 
     async def sweep(self) -> int:
-        """Erase all that can be erased now; the number of erasures ended. DatabaseLost."""
+        """Erase all that can be erased now; the number of erasures ended. DatabaseLost.
+
+        An erasure that fails is left to the next turn: the others go on.
+        """
         ended = 0
         waiting: set[UUID] = set()
-        while True:
+        while (done := await self._sweep_some(waiting)) is not None:
+            ended += done
+            await asyncio.sleep(PAUSE_S)
+        return ended
+
+    async def _sweep_some(self, waiting: set[UUID]) -> int | None:
+        """A portion of the next erasure: 1 if it has ended, 0 if not, None without one.
+
+        One that fails, or cannot end yet, joins those that are `waiting`, which are left out.
+        """
+        erasure_id: UUID | None = None
+        ended = 0
+        try:
             async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
                 wanted = select(Erasure).where(Erasure.id.not_in(waiting)).order_by(Erasure.id)
                 erasure = await session.scalar(wanted.limit(1).with_for_update(skip_locked=True))
                 if erasure is None:
-                    return ended
-                files = erasure.files
+                    return None
+                erasure_id, files = erasure.id, erasure.files
                 if not await _erase_some(session, erasure):
                     if await self._end(session, erasure):
-                        ended += 1
+                        ended = 1
                     else:
-                        waiting.add(erasure.id)
-            if erasure.files > files:
-                self._files_marked()
-            await asyncio.sleep(PAUSE_S)
+                        waiting.add(erasure_id)
+        except DatabaseLost:
+            raise
+        except Exception:
+            if erasure_id is None:
+                raise
+            waiting.add(erasure_id)
+            log.exception("erasure_failed", id=str(erasure_id))
+            return 0
+        if erasure.files > files:
+            self._files_marked()
+        return ended
 
     async def _end(self, session: AsyncSession, erasure: Erasure) -> bool:
         """Erase what versions of the predictor have, and end; whether that can be done yet.

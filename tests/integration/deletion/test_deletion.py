@@ -50,6 +50,7 @@ from models import (
 )
 from models.base import new_id
 from tests.conftest import PATIENCE_S, Builder
+from tests.integration.damage import damaged
 
 ARecord = Callable[..., Record]
 NEW = NewBatch(input_file_id=UUID(int=9), endpoint="/v1/chat/completions", window="24h")
@@ -475,3 +476,22 @@ async def test_limits_end_with_their_owners_and_none_is_set_for_deleted_ones(
     for level, owner in [*owners, ("tenant", str(tenant.id)), ("app", str(app.id))]:
         with pytest.raises(NotFound):
             await limits.set(a_limit(level, owner), by="olga")
+
+
+async def test_erasure_that_fails_holds_up_no_other(
+    sessions: Sessions,
+    build: Builder,
+    deletions: Deletions,
+    sweeper: ErasureSweeper,
+    batches: Batches,
+) -> None:
+    tenants = [await build.tenant() for _ in range(2)]
+    for tenant in tenants:
+        app = await build.app(tenant)
+        await batches.create(caller_of(tenant, app), NEW)
+        await deletions.delete_tenant(tenant.id, by="olga")
+    async with damaged(sessions, "DELETE", "batches", f"OLD.tenant_id = '{tenants[0].id}'"):
+        assert await sweeper.sweep() == 1
+        assert await counted(sessions, Erasure, Erasure.tenant_id == tenants[0].id) == 1
+    assert await sweeper.sweep() == 1
+    assert await counted(sessions, Erasure) == 0

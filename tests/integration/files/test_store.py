@@ -26,6 +26,7 @@ from gateway.files.upload import MAX_TENANT_UPLOADS, Uploads
 from models import AuditEntry, StoredFile
 from models.base import new_id
 from tests.conftest import PATIENCE_S, Builder
+from tests.integration.damage import damaged
 from tests.integration.files.conftest import BOUNDS, Put, owner_of, rows
 from tests.integration.query_count import counted
 
@@ -225,6 +226,20 @@ async def test_two_sweepers_delete_every_expired_file_and_no_other(
     swept = await asyncio.gather(FileSweeper(sessions).sweep(), FileSweeper(sessions).sweep())
     assert sum(swept) == 4
     assert await rows(sessions) == (1, 1)
+
+
+async def test_file_that_cannot_be_deleted_holds_up_no_other(
+    store: FileStore, put: Put, sessions: Sessions, owner: FileOwner
+) -> None:
+    damage, other = [await put(owner, b"x") for _ in range(2)]
+    for file in (damage, other):
+        await store.delete(owner.tenant_id, file.id)
+    sweeper = FileSweeper(sessions)
+    async with damaged(sessions, "DELETE", "file_chunks", f"OLD.file_id = '{damage.id}'"):
+        assert await sweeper.sweep() == 1
+        assert await rows(sessions) == (1, 1)
+    assert await sweeper.sweep() == 1
+    assert await rows(sessions) == (0, 0)
 
 
 async def test_running_sweeper_deletes_soon_after_a_deletion(
