@@ -1,6 +1,7 @@
 """Follows the active version in Postgres, so that gateways need no restart."""
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database.notify import POLL_S, Subscription
 from gateway.errors import DatabaseLost, NotFound, PredictorRefused, Unavailable
@@ -62,3 +63,5 @@ class PredictorListener:
             log.error("predictor_version_refused", predictor=str(active), reason=refused.message)
         except (Unavailable, DatabaseLost, NotFound) as error:
             log.warning("predictor_version_not_followed", reason=error.message)
+        except SQLAlchemyError as error:  # a damaged row hinders no start
+            log.error("predictor_version_not_followed", reason=repr(error))

@@ -230,7 +230,7 @@ class PredictorClient:
         while True:
             began = time.monotonic()
             try:
-                code: int | None = await self._run()
+                code = await self._run()
             except OSError as error:
                 log.error("predictor_process_not_started", reason=str(error))
                 code = None
@@ -241,8 +241,11 @@ class PredictorClient:
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
-    async def _run(self) -> int:
-        """Start the process and handle its replies until it exits; returns the exit code."""
+    async def _run(self) -> int | None:
+        """Start the process and handle its replies until it exits; returns the exit code.
+
+        None if a reply could not be handled: the process is ended.
+        """
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
@@ -275,6 +278,12 @@ class PredictorClient:
         except asyncio.IncompleteReadError:
             self._count_failed_load()
             return await process.wait()
+        except OSError:
+            raise
+        except Exception:  # the next process may do, or the version before
+            log.exception("predictor_reply_unreadable", pid=process.pid)
+            self._count_failed_load()
+            return None
         finally:
             watch.cancel()
             self._ready.clear()

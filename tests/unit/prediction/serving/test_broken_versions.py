@@ -30,6 +30,8 @@ while (request := read_request(sys.stdin.buffer)) is not None:
     elif isinstance(request, ScoreRequest):
         if version.artefact.endswith(b"ends when used"):
             os._exit(3)
+        if version.artefact.endswith(b"damages replies"):
+            os.write(1, (4).to_bytes(HEADER_BYTES, "big") + b"????")
         scored = VersionScore(version.predictor, (1.0,) * 6, 1.0)
         send(ScoreReply(request.number, None, b"", scored, "text", last=True))
     elif isinstance(request, Ping):
@@ -81,14 +83,15 @@ async def test_version_that_cannot_be_loaded_is_refused_after_some_tries(
     assert await score(process) == bad
 
 
+@pytest.mark.parametrize("fault", [b"ends when used", b"damages replies"])
 async def test_version_in_use_that_ends_the_process_gives_way_to_the_one_before(
-    client: tuple[PredictorClient, list[tuple[UUID, UUID | None]]],
+    client: tuple[PredictorClient, list[tuple[UUID, UUID | None]]], fault: bytes
 ) -> None:
     process, broken = client
     good, bad = uuid4(), uuid4()
     await process.load(good, "hash", b"good")
     assert await score(process) == good
-    await process.load(bad, "hash", b"ends when used")
+    await process.load(bad, "hash", fault)
     for _ in range(MAX_LOADS):
         assert await score(process) is None
         await process.ready()
