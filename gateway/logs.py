@@ -1,25 +1,20 @@
 """Structured logs on standard error: plain lines on a terminal, JSON elsewhere."""
 
-import atexit
 import logging
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
-from io import TextIOBase
-from queue import SimpleQueue
-from threading import Event, Thread
 from typing import Any, Final, TextIO, cast
 
 import structlog
 from msgspec import Struct
 
+from engine.log_thread import standard_error
+
 MAX_ALARMS: Final = 50  # kinds of events
 MAX_FIELDS: Final = 8
 MAX_FIELD: Final = 200  # characters
 ALARM_LEVELS: Final = frozenset({"warning", "error", "critical"})
-MAX_WAITING: Final = 10_000  # lines, while what reads the log takes none
-CLOSE_S: Final = 1.0
 UNSHOWN: Final = frozenset({"event", "level", "timestamp", "exception", "exc_info", "request_id"})
 
 
@@ -69,52 +64,10 @@ class RecentAlarms:
 alarms: Final = RecentAlarms()
 
 
-class LogThread(TextIOBase):
-    """Writes lines to a file in a thread, so that a reader or a disk that stalls stops no other.
-
-    Beyond `MAX_WAITING` lines that wait, further ones are dropped, and their number is logged.
-    """
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._lines: SimpleQueue[str | Event] = SimpleQueue()
-        self._dropped = 0
-        Thread(target=self._work, name="log", daemon=True).start()
-
-    def write(self, line: str) -> int:
-        """Have a line written; it may be dropped."""
-        if self._lines.qsize() < MAX_WAITING:
-            self._lines.put(line)
-        else:
-            self._dropped += 1
-        return len(line)
-
-    def drain(self, within_s: float = CLOSE_S) -> bool:
-        """Wait until the lines so far are written; whether they were in this time."""
-        written = Event()
-        self._lines.put(written)
-        return written.wait(within_s)
-
-    def _work(self) -> None:
-        while True:
-            line = self._lines.get()
-            if isinstance(line, Event):
-                line.set()
-                continue
-            with suppress(OSError):  # nothing reads it any more
-                self._file.write(line)
-                if self._lines.empty():
-                    self._file.flush()
-            if self._dropped and self._lines.qsize() < MAX_WAITING:
-                dropped, self._dropped = self._dropped, 0
-                structlog.get_logger().warning("log_lines_dropped", lines=dropped)
-
-
 def set_up_logging(level: str, *, in_thread: bool = False) -> None:
     """Log events of `level` and above. Never prompts, answers or keys.
 
-    `in_thread`: for an event loop, which a write would hold up. What is logged in the last moment
-    before a kill is not written then.
+    `in_thread`: for a process that serves, which a write would hold up: see `standard_error`.
     """
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer()
@@ -133,13 +86,14 @@ def set_up_logging(level: str, *, in_thread: bool = False) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.WriteLoggerFactory(_in_thread() if in_thread else sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(
+            cast("TextIO", standard_error()) if in_thread else sys.stderr
+        ),
         cache_logger_on_first_use=True,
     )
 
 
-def _in_thread() -> TextIO:
-    """Standard error, written in a thread, which at the exit is waited for a moment."""
-    made = LogThread(sys.stderr)
-    atexit.register(made.drain)
-    return cast("TextIO", made)
+def set_up_child_logging(level: str) -> None:
+    """The same for a child process, whose tracebacks and warnings go the same way."""
+    sys.stderr = cast("TextIO", standard_error())
+    set_up_logging(level, in_thread=True)

@@ -21,6 +21,7 @@ from engine.grammar.cache import GrammarCache, no_compiler
 from engine.grammar.compiler import Compiler
 from engine.kv.host import HostTier
 from engine.kv.pages import PagePool
+from engine.log_thread import standard_error
 from engine.loop import StepLoop
 from engine.protocol import EngineInfo, KvState, Step
 from engine.running.loaded_model import LoadedModel
@@ -196,6 +197,7 @@ class Engine:
         await asyncio.to_thread(self._loop.join, LAST_STEP_TIMEOUT_S)
         log.info("engine_stopped", died=bool(self._failures))
         if self._loop.is_alive():  # a step hangs
+            standard_error().drain()
             os._exit(EXIT_FAILED)
         return EXIT_FAILED if self._failures else os.EX_OK
 
@@ -204,6 +206,7 @@ class Engine:
         while self._busy_s() < self._step_limit_s:  # noqa: ASYNC110 - a hang raises no event
             await asyncio.sleep(HANG_CHECK_S)
         log.error("step_hung", busy_s=round(self._busy_s(), 1))
+        standard_error().drain()
         os._exit(EXIT_FAILED)
 
     def _busy_s(self) -> float:

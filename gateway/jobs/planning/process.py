@@ -27,7 +27,7 @@ from gateway.jobs.planning.messages import (
 from gateway.jobs.planning.plan import QueuedLines, plan_lines
 from gateway.jobs.planning.prompt_file import read_prompt_file
 from gateway.jobs.prompts import Hashes, Ints, JobPrompts, PromptPages, Tokens
-from gateway.logs import set_up_logging
+from gateway.logs import set_up_child_logging
 
 log = structlog.get_logger()
 
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, required=True, help="descriptor of the queued lines")
     parser.add_argument("--request-bytes", type=int, required=True, help="size of the request")
     arguments = parser.parse_args()
-    set_up_logging("info")
+    set_up_child_logging("info")
     os.nice(NICENESS)
     request = decode_request(_read_request(arguments.request_bytes))
     end_with_parent()

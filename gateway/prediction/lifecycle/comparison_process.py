@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.database.connection import Database
 from gateway.errors import Conflict, LmaasError
-from gateway.logs import set_up_logging
+from gateway.logs import set_up_child_logging
 from gateway.prediction.features.embedder_model import (
     EmbedderModel,
     find_embedder,
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("second", type=UUID)
     parser.add_argument("--embedder", help="folder of a sentence-transformers model")
     arguments = parser.parse_args()
-    set_up_logging("warning")
+    set_up_child_logging("warning")
     os.nice(NICENESS)
     sys.exit(
         asyncio.run(_main(arguments.first, arguments.second, find_embedder(arguments.embedder)))

@@ -16,7 +16,7 @@ import structlog
 from gateway.child_process import end_with_parent
 from gateway.database.connection import Database
 from gateway.errors import LmaasError, PredictorRefused
-from gateway.logs import set_up_logging
+from gateway.logs import set_up_child_logging
 from gateway.prediction.features.embedder_model import (
     EmbedderModel,
     find_embedder,
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--embedder", help="folder of a sentence-transformers model")
     parser.add_argument("--with-parent", action="store_true", help="exit when stdin closes")
     arguments = parser.parse_args()
-    set_up_logging("info")
+    set_up_child_logging("info")
     if arguments.with_parent:
         end_with_parent()
     os.nice(NICENESS)

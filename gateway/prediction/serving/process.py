@@ -21,7 +21,8 @@ from typing import BinaryIO, Final, TypeAlias
 
 import structlog
 
-from gateway.logs import set_up_logging
+from engine.log_thread import standard_error
+from gateway.logs import set_up_child_logging
 from gateway.prediction.features.embedder import LOAD_LIMIT_S
 from gateway.prediction.features.embedder import THREAD_NAME as EMBEDDER_THREAD
 from gateway.prediction.features.embedder_model import find_embedder
@@ -166,7 +167,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a printing library cannot corrupt frames
-    set_up_logging("info")
+    set_up_child_logging("info")
     arrivals: Arrivals = SimpleQueue()
     loads: LoadQueue = SimpleQueue()
     replies, limits = ReplyWriter(pipe), WorkLimits()
@@ -182,6 +183,7 @@ def main() -> None:
         answer_requests(scorer, arrivals, replies, limits)
     except WorkHung as hung:
         log.error("predictor_work_hung", reason=str(hung))
+        standard_error().drain()
         os._exit(1)  # an orderly exit might wait for the thread that hangs
 
 

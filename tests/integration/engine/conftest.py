@@ -70,7 +70,12 @@ class EngineProcess:
     """`python -m engine` with its own socket."""
 
     def __init__(
-        self, path: Path, model: Path | str, arguments: tuple[str, ...], settings: dict[str, str]
+        self,
+        path: Path,
+        model: Path | str,
+        arguments: tuple[str, ...],
+        stderr: int,
+        settings: dict[str, str],
     ) -> None:
         self.socket = path
         environment = {
@@ -89,7 +94,7 @@ class EngineProcess:
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
 
@@ -130,11 +135,12 @@ def start_engine(engine_model: Path, short_folder: Path) -> Iterator[Callable[..
         model: Path | str | None = None,
         path: Path | None = None,
         program: tuple[str, ...] = ("-m", "engine"),
+        stderr: int = subprocess.PIPE,
         **settings: str,
     ) -> EngineProcess:
         path = path or short_folder / f"{next(_names)}.sock"
         command = (*program, *arguments)
-        started.append(EngineProcess(path, model or engine_model, command, settings))
+        started.append(EngineProcess(path, model or engine_model, command, stderr, settings))
         return started[-1]
 
     yield start

@@ -15,6 +15,7 @@ import pytest
 
 from engine.service.startup import PHASE_EVENT
 from tests.conftest import PATIENCE_S
+from tests.unread_pipe import unread_pipe
 
 EXIT_STARTUP_FAILED = 2
 BREAKS_ONCE_STARTED = """
@@ -163,3 +164,18 @@ def test_the_engine_ignores_the_gateways_settings(engine: Any, start_engine: Cal
     assert (code, out) == (EXIT_STARTUP_FAILED, "")
     assert one_line(error).startswith("engine: LMAAS_ENGINE_SOCKET: another process serves on")
     assert engine.socket.exists()
+
+
+async def test_engine_whose_log_is_not_read_serves_and_ends(
+    start_engine: Callable, connect: Callable, a_sequence: Callable
+) -> None:
+    with unread_pipe() as stderr:
+        engine = start_engine(stderr=stderr)
+        engine.wait_until_ready()
+        sequence = a_sequence(max_tokens=8)
+        async with connect(engine) as gateway, gateway.events() as stream:
+            await gateway.submit(sequence)
+            await stream.until(lambda stream: len(stream.tokens(sequence.id)) == 8)
+        engine.process.send_signal(signal.SIGTERM)
+        code, _, _ = engine.ended()
+    assert code == 0

@@ -50,6 +50,7 @@ from gateway.prediction.serving.process_client import (
 from gateway.prediction.training.scorecard import ROUNDING
 from gateway.quantiles import P90
 from tests.conftest import PATIENCE_S
+from tests.unread_pipe import unread_pipe
 
 BuildRequest = Callable[..., PredictionRequest]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -377,6 +378,22 @@ async def test_crashed_process_exits_with_its_own_error(artefact: bytes) -> None
     assert errors.decode().rstrip().splitlines()[-1] == (
         f"ValueError: 2 features, {len(NAMES)} expected"
     )
+
+
+async def test_process_whose_log_is_not_read_predicts(artefact: bytes) -> None:
+    version = uuid4()
+    with unread_pipe() as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, stdin=PIPE, stdout=PIPE, stderr=stderr, env=child_environment() | ENVIRONMENT
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            assert isinstance(await read_reply(process.stdout), Ready)
+            process.stdin.write(encode_frame(LoadVersion(version, "abc", artefact)))
+            assert await read_reply(process.stdout) == VersionLoaded(version, None)
+            process.stdin.close()
+            assert await process.wait() == 0
 
 
 HANGING_LOADER = """
