@@ -453,6 +453,7 @@ async def _start_jobs(
         prefix_sharing=settings.prefix_sharing,
     )
     jobs = BatchJobs(database.sessions, files, service, endpoints, options)
+    service.scheduler.metrics.count_job_faults(jobs.faults)
     await jobs.start(settings.data_folder / BATCH_OWNER_FILE)
     stack.push_async_callback(jobs.close)
     return jobs

@@ -15,7 +15,8 @@ class Batch(Base):
     """A batch job of OpenAI's API: a request per line of its input file.
 
     `outcome` is the status that it will have once its files are written; null while lines wait or
-    run. `owner` is the gateway that validates it or writes its files.
+    run. `owner` is the gateway that validates it or writes its files; `attempts` is how often that
+    was begun and did not end, and it is begun again at `retry_at` at the earliest.
     """
 
     __tablename__ = "batches"
@@ -50,6 +51,8 @@ class Batch(Base):
     status: Mapped[str]
     outcome: Mapped[str | None]
     owner: Mapped[UUID | None]
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    retry_at: Mapped[datetime | None]
     errors: Mapped[list[Any] | None] = mapped_column(JSONB())
     sharing: Mapped[dict[str, Any] | None] = mapped_column(JSONB())
 

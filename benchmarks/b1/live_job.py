@@ -1,6 +1,7 @@
 """B1's job run live: by the job runner in groups, or by the engine alone in order of arrival."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,7 +200,7 @@ async def _run_lines(
 ) -> tuple[dict[str, list[int]], float]:
     """The answers by line, and the seconds from the start of a runner to its end."""
     source = PlannedLines([line for line, _ in planned], cancelled)
-    runner = JobRunner(source, service)
+    runner = JobRunner(source, service, Counter())
     start_s = perf_counter()
     runner.start()
     try:

@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.files.store import DELETED
+from gateway.jobs.batches.claims.attempts import UNTRIED
 from gateway.jobs.batches.states import CANCELLABLE, OPEN
 from gateway.prediction.lifecycle.erasure import BEGINNING, erase_portion
 from models import Batch, Erasure, StoredFile
@@ -95,7 +96,7 @@ async def _stop(
     taken = (
         update(Batch)
         .where(Batch.id.in_(unlocked))
-        .values(outcome="cancelled", owner=None, **stopped)
+        .values(outcome="cancelled", owner=None, **stopped, **UNTRIED)
         .returning(Batch.id)
         .execution_options(synchronize_session=False)
     )

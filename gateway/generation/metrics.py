@@ -325,6 +325,11 @@ class GatewayMetrics:
         words = "Texts processed, by place: on the event loop, or in a thread; or given up."
         self.registry.register(_Counts("lmaas_texts", words, "ran", by_place))
 
+    def count_job_faults(self, by_work: Mapping[str, int]) -> None:
+        """Export these counts, read at each scrape. Call it once."""
+        words = "Failures of work on batch jobs that nothing away explains, by the kind of work."
+        self.registry.register(_Counts("lmaas_job_faults", words, "work", by_work))
+
     def count_history(self, by_event: Mapping[str, int]) -> None:
         """Export these counts, read at each scrape. Call it once."""
         words = (

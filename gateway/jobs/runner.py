@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
@@ -100,17 +100,20 @@ class JobRunner:
 
     A line is held from its claim until its outcome is written or it is given back; the bound is on
     those, so memory does not grow with a job or while the source is away. `ended` is called when
-    outcomes have been written and no line is held.
+    outcomes have been written and no line is held. `faults` counts lines that failed for what was
+    not foreseen.
     """
 
     def __init__(
         self,
         source: LineSource,
         service: GenerationService,
+        faults: MutableMapping[str, int],
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
         self._service = service
+        self._faults = faults
         self._ended = ended
         self._claimed: deque[JobLine] = deque()  # not yet queued, in order
         self._held: dict[JobLine, _Held] = {}
@@ -240,12 +243,8 @@ class JobRunner:
                     continue  # it was dropped meanwhile
                 if isinstance(prepared, OverLimit | Unavailable):
                     raise prepared
-                if isinstance(prepared, LmaasError):
-                    self._report(_Held(line, [], 0.0), LineOutcome(line, error=prepared))
-                elif isinstance(prepared, BaseException):
-                    log.error("batch_line_failed", request=str(line.key.id), exc_info=prepared)
-                    error = GenerationFailed("the gateway failed to prepare the line")
-                    self._report(_Held(line, [], 0.0), LineOutcome(line, error=error))
+                if isinstance(prepared, BaseException):
+                    self._fail(line, prepared)
                 elif not await self._queued(line, prepared):
                     continue
                 self._claimed.popleft()
@@ -266,6 +265,11 @@ class JobRunner:
                 with suppress(ValueError):  # it was dropped meanwhile
                     self._claimed.remove(each)
             log.info("batch_lines_over_limit", app=str(app), limit=refused.limit)
+        except (OverLimit, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001  the other lines run
+            if line in self._claimed:  # else it was dropped meanwhile
+                self._fail(line, error)
         return bool(self._claimed) and self._claimed[0] is line
 
     async def _queue(self, line: JobLine, prepared: PreparedRequest) -> None:
@@ -279,6 +283,14 @@ class JobRunner:
         held = self._held[line] = _Held(line, states, needed)
         self._bound.queued(needed)
         held.follower = asyncio.create_task(self._follow(held))
+
+    def _fail(self, line: JobLine, error: BaseException) -> None:
+        """Report a line that cannot be queued; an error that was not foreseen is counted."""
+        if not isinstance(error, LmaasError):
+            self._faults["line"] += 1
+            log.error("batch_line_failed", request=str(line.key.id), exc_info=error)
+            error = GenerationFailed("the gateway failed to prepare the line; it has logged why")
+        self._report(_Held(line, [], 0.0), LineOutcome(line, error=error))
 
     async def _follow(self, held: _Held) -> None:
         """Report a line once all its choices have ended."""

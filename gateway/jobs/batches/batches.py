@@ -88,6 +88,7 @@ class Batches:
             if batch.status != "cancelling":
                 batch.status, batch.outcome, batch.owner = "cancelling", "cancelled", None
                 batch.cancelling_at = await now_of(session)
+                batch.attempts, batch.retry_at = 0, None
         self._wake()
         return batch
 

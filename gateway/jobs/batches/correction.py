@@ -6,7 +6,7 @@ that it started, none is left out because it takes long.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 from uuid import UUID
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.generation.request_state import RequestState
+from gateway.jobs.batches.claims.attempts import is_outage
 from gateway.jobs.batches.lines import lock_order, opened_prefixes, reorder
 from gateway.jobs.batches.states import LineState
 from gateway.jobs.planning.length_correction import (
@@ -71,10 +72,14 @@ class JobCorrections:
     """Corrects the order of the jobs' lines by the outcomes of this gateway's."""
 
     def __init__(
-        self, sessions: Sessions, running: Callable[[UUID], Iterable[RequestState]]
+        self,
+        sessions: Sessions,
+        running: Callable[[UUID], Iterable[RequestState]],
+        faults: MutableMapping[str, int],
     ) -> None:
-        """`running`: the states of a job's lines that run here."""
+        """`running`: the states of a job's lines that run here. `faults` counts failed rankings."""
         self._sessions = sessions
+        self._faults = faults
         self._running = running
         self._jobs: OrderedDict[UUID, _Job] = OrderedDict()
 
@@ -94,23 +99,41 @@ class JobCorrections:
             job.shifts, job.due = {}, FIRST
 
     async def apply(self) -> None:
-        """Rank jobs again for which enough has been learned. DatabaseLost."""
+        """Rank jobs again for which enough has been learned. DatabaseLost.
+
+        A job that cannot be ranked keeps its order until twice as much has been learned.
+        """
         for batch_id, job in list(self._jobs.items()):
             if len(job.ended) < job.due:
                 continue
-            started = job.ended + [Started.of(state) for state in self._running(batch_id)]
-            labels = sorted({line.prefix_id for line in started if line.prefix_id})
-            learned = await asyncio.to_thread(_learn, started, labels)
-            if learned.reorders(_ranked_by(job, labels)):
-                lines = await self._rank(batch_id, labels, learned)
-                job.shifts = dict(zip([*labels, None], learned.shifts.tolist(), strict=True))
-                log.info("batch_ranked_again", batch=str(batch_id), lines=lines)
+            try:
+                await self._apply(batch_id, job)
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                self._faults["order"] += 1
+                log.exception("batch_not_ranked_again", batch=str(batch_id))
             job.due = 2 * len(job.ended) if len(job.ended) < LAST else LAST + 1
 
+    async def _apply(self, batch_id: UUID, job: _Job) -> None:
+        """Learn from a job's lines, and rank those that wait if that changes their order."""
+        started = job.ended + [Started.of(state) for state in self._running(batch_id)]
+        labels = sorted({line.prefix_id for line in started if line.prefix_id})
+        learned = await asyncio.to_thread(_learn, started, labels)
+        if learned.reorders(_ranked_by(job, labels)):
+            lines = await self._rank(batch_id, labels, learned)
+            job.shifts = dict(zip([*labels, None], learned.shifts.tolist(), strict=True))
+            log.info("batch_ranked_again", batch=str(batch_id), lines=lines)
+
     async def _rank(self, batch_id: UUID, labels: Sequence[str], learned: LengthCorrection) -> int:
-        """Rank the waiting lines of a job; their number, 0 if another gateway is at it."""
+        """Rank the waiting lines of a job; their number.
+
+        0 if another gateway is at it, or the job is gone.
+        """
         async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
-            batch = await session.get_one(Batch, batch_id)
+            batch = await session.get(Batch, batch_id)
+            if batch is None:  # deleted with its tenant
+                return 0
             if not await lock_order(session, batch.tenant_id, batch.model, wait=False):
                 return 0
             rows = await _waiting(session, batch_id)

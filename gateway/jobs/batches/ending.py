@@ -4,16 +4,18 @@ A job's files are written from its lines, in their order, in the transaction tha
 deletes the lines: they exist exactly if the job has ended.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, MutableMapping, Sequence
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, now_of, transaction
 from gateway.files.store import FileOwner, FileStore
+from gateway.jobs.batches.claims.attempts import UNTRIED, ClaimedJob, JobAttempts, NotOurs
 from gateway.jobs.batches.lines import delete_lines
 from gateway.jobs.batches.output_lines import CANCELLED, EXPIRED, line_id, unanswered
 from gateway.jobs.batches.states import CANCELLABLE, UNFINISHED, LineState
@@ -22,7 +24,11 @@ from models import Batch, BatchLine
 log = structlog.get_logger()
 
 PAGE_LINES: Final = 200
-MAX_CLAIMED: Final = 8  # jobs at a time: the rest may go to another gateway
+ENDING: Final = ("finalizing", "cancelling")
+WORK: Final = "end"
+MAX_ATTEMPTS: Final = (
+    12  # with the pauses in between, in two and a half hours: answers are at stake
+)
 MESSAGES: Final = {
     LineState.CANCELLED: (CANCELLED, "the batch was cancelled before this line was done"),
     LineState.EXPIRED: (EXPIRED, "the batch's completion window ended before this line was done"),
@@ -33,11 +39,20 @@ OUTPUT: Final = "batch_output"
 class BatchEnding:
     """Ends the jobs of one model."""
 
-    def __init__(self, sessions: Sessions, files: FileStore, model: str, owner: UUID) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        files: FileStore,
+        model: str,
+        owner: UUID,
+        faults: MutableMapping[str, int],
+    ) -> None:
+        """`faults` counts attempts that failed."""
         self._sessions = sessions
         self._files = files
         self._model = model
         self._owner = owner
+        self._attempts = JobAttempts(sessions, owner, WORK, MAX_ATTEMPTS, faults)
 
     async def expire(self) -> int:
         """Begin to end the jobs whose window is over; returns their number."""
@@ -47,7 +62,7 @@ class BatchEnding:
             Batch.expires_at <= func.now(),
         )
         changed = over.values(
-            status="finalizing", outcome="expired", finalizing_at=func.now(), owner=None
+            status="finalizing", outcome="expired", finalizing_at=func.now(), owner=None, **UNTRIED
         ).returning(Batch.id)
         async with transaction(self._sessions) as session:
             return len((await session.scalars(changed)).all())
@@ -60,32 +75,24 @@ class BatchEnding:
             Batch.completed + Batch.failed >= Batch.total,
         )
         changed = done.values(
-            status="finalizing", outcome="completed", finalizing_at=func.now()
+            status="finalizing", outcome="completed", finalizing_at=func.now(), **UNTRIED
         ).returning(Batch.id)
         async with transaction(self._sessions) as session:
             return len((await session.scalars(changed)).all())
 
-    async def claim(self) -> list[UUID]:
-        """Jobs whose files are to be written, which are now this gateway's; oldest first."""
-        waiting = (
-            select(Batch)
-            .where(
-                or_(Batch.status == "finalizing", Batch.status == "cancelling"),
-                Batch.model == self._model,
-                or_(Batch.owner.is_(None), Batch.owner == self._owner),
-            )
-            .order_by(Batch.id)
-            .limit(MAX_CLAIMED)
-            .with_for_update(skip_locked=True)
-        )
-        async with transaction(self._sessions) as session:
-            batches = list(await session.scalars(waiting))
-            for batch in batches:
-                batch.owner = self._owner
-        return [batch.id for batch in batches]
+    async def claim(self) -> ClaimedJob | None:
+        """The next job whose files are to be written, which is now this gateway's; None if none."""
+        return await self._attempts.claim(Batch.status.in_(ENDING), Batch.model == self._model)
 
-    async def finish(self, batch_id: UUID) -> None:
-        """End a job: write its files and delete its lines. DatabaseLost: it is still to be ended.
+    async def finish(self, job: ClaimedJob) -> None:
+        """End a job: write its files and delete its lines, or leave it for another attempt.
+
+        The error of an outage is raised: the job is still to be ended.
+        """
+        await self._attempts.run(job, partial(self._finish, job.id), partial(self._fail, job.id))
+
+    async def _finish(self, batch_id: UUID) -> None:
+        """End a job. NotOurs.
 
         Lines that wait or run end here, whichever gateway runs them: what they still give is not
         taken.
@@ -93,8 +100,9 @@ class BatchEnding:
         async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
             found = select(Batch).where(Batch.id == batch_id, Batch.owner == self._owner)
             batch = await session.scalar(found.with_for_update())
-            if batch is None or batch.outcome is None:
-                return
+            if batch is None:
+                raise NotOurs("another gateway ends it")
+            assert batch.outcome is not None, "a job that ends has an outcome"
             await _end_lines(session, batch)
             await _count(session, batch)
             batch.output_file_id = await self._write(
@@ -105,6 +113,7 @@ class BatchEnding:
             )
             await delete_lines(session, batch_id)
             batch.status, batch.owner = batch.outcome, None
+            batch.attempts, batch.retry_at = 0, None
             setattr(batch, f"{batch.outcome}_at", await now_of(session))
         log.info(
             "batch_ended",
@@ -113,6 +122,22 @@ class BatchEnding:
             completed=batch.completed,
             failed=batch.failed,
         )
+
+    async def _fail(self, batch_id: UUID, reason: str) -> None:
+        """End a job without files: they cannot be written. NotOurs."""
+        problem = {"code": "internal_error", "line": 0, "message": reason, "param": None}
+        failed = (
+            update(Batch)
+            .where(Batch.id == batch_id, Batch.status.in_(ENDING), Batch.owner == self._owner)
+            .values(status="failed", owner=None, errors=[problem], failed_at=func.now(), **UNTRIED)
+            .values(completed=0, failed=Batch.total)
+            .returning(Batch.id)
+        )
+        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
+            if await session.scalar(failed) is None:
+                raise NotOurs("another gateway ends it")
+            await delete_lines(session, batch_id)
+        log.error("batch_failed", batch=str(batch_id), reason=problem["code"])
 
     async def _write(
         self, session: AsyncSession, batch: Batch, kind: str, states: Sequence[LineState]

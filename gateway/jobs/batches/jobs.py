@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -33,8 +32,10 @@ from models.base import new_id
 
 log = structlog.get_logger()
 
+WORK: Final = ("validation", "line", "order", "progress", "end")
 POLL_S: Final = 2.0  # for what other gateways change; own changes wake at once
 RETRY_S: Final = 1.0
+MAX_ENDED: Final = 8  # jobs of a turn: the rest may go to another gateway
 CLOSE_S: Final = 5.0  # to give lines back; what is not is freed when the lease ends
 
 
@@ -48,7 +49,10 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
 
 
 class BatchJobs:
-    """The jobs of the served model. The API's routes call `batches` and `calibrations`."""
+    """The jobs of the served model. The API's routes call `batches` and `calibrations`.
+
+    `faults` are counts of work that failed though nothing was away, by the kind of work.
+    """
 
     def __init__(
         self,
@@ -60,11 +64,12 @@ class BatchJobs:
         owner: UUID | None = None,
     ) -> None:
         self.owner = owner or new_id()
+        self.faults = dict.fromkeys(WORK, 0)
         self.files = files
         self.batches = Batches(sessions, service.model, options.limits, self.wake)
         self.calibrations = Calibrations(sessions, service.model)
         self.lease = Lease(sessions, self.owner, lease_s=options.lease_s)
-        self.corrections = JobCorrections(sessions, self._running)
+        self.corrections = JobCorrections(sessions, self._running, self.faults)
         self.validator = BatchValidator(
             sessions,
             files,
@@ -73,11 +78,14 @@ class BatchJobs:
             JobPlanner(options.page_tokens, sharing=options.prefix_sharing),
             options.limits,
             self.owner,
+            self.faults,
             self.corrections.reranked,
         )
-        self.ending = BatchEnding(sessions, files, service.model, self.owner)
-        lines = BatchLines(sessions, service, endpoints, self.owner, self.corrections.observe)
-        self.runner = JobRunner(lines, service, self.wake)
+        self.ending = BatchEnding(sessions, files, service.model, self.owner, self.faults)
+        lines = BatchLines(
+            sessions, service, endpoints, self.owner, self.faults, self.corrections.observe
+        )
+        self.runner = JobRunner(lines, service, self.faults, self.wake)
         self._sessions = sessions
         self._model = service.model
         self._woken = [asyncio.Event(), asyncio.Event()]
@@ -137,15 +145,12 @@ class BatchJobs:
             self.wake()
         await self.ending.expire()
         await self.ending.complete()
-        await note_progress(self._sessions, self._model)
-        for batch_id in await self.ending.claim():
-            try:
-                await self.ending.finish(batch_id)
-            except LmaasError:
-                raise
-            except Exception:  # others must end whatever is wrong with this one
-                log.exception("batch_end_failed", batch=str(batch_id))
+        for _ in range(MAX_ENDED):
+            if (job := await self.ending.claim()) is None:
+                break
+            await self.ending.finish(job)
             await self.runner.drop_lost()
+        await note_progress(self._sessions, self._model, self.faults)
 
     def _running(self, batch_id: UUID) -> Iterator[RequestState]:
         """The lines of a job that run here."""
@@ -155,13 +160,8 @@ class BatchJobs:
 
     async def validate_jobs(self) -> None:
         """Validate the jobs that wait for it."""
-        while (batch := await self.validator.claim()) is not None:
-            try:
-                await self.validator.validate(batch)
-            except BaseException:
-                with suppress(LmaasError, SQLAlchemyError):
-                    await asyncio.shield(self.validator.give_back(batch))
-                raise
+        while (job := await self.validator.claim()) is not None:
+            await self.validator.validate(job)
             self.wake()
 
 

@@ -1,6 +1,6 @@
 """The lines of jobs in the database as the source of a gateway's runner."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -8,15 +8,18 @@ from uuid import UUID
 import structlog
 from msgspec.structs import replace
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
+from gateway.database.translation import is_refused
 from gateway.errors import GenerationFailed, LmaasError, OverLimit, Unavailable
 from gateway.generation.request import RecordKey
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
 from gateway.history.requests import made_at
 from gateway.jobs.batches.callers import read_callers
+from gateway.jobs.batches.claims.attempts import is_outage
 from gateway.jobs.batches.claims.claiming import MAX_ATTEMPTS, claim_lines
 from gateway.jobs.batches.endpoint import Endpoints, ServedName
 from gateway.jobs.batches.output_lines import HTTP_OK, line_id, responded
@@ -52,13 +55,18 @@ class BatchLines(LineSource):
         service: GenerationService,
         endpoints: Endpoints,
         owner: UUID,
+        faults: MutableMapping[str, int],
         observe: Callable[[UUID, RequestState], None] = lambda _, __: None,
     ) -> None:
-        """`observe` is called with the first choice of each line that was answered."""
+        """`faults` counts lines that failed for what was not foreseen.
+
+        `observe` is called with the first choice of each line that was answered.
+        """
         self._sessions = sessions
         self._service = service
         self._endpoints = endpoints
         self._owner = owner
+        self._faults = faults
         self._observe = observe
         self._held: set[tuple[UUID, int]] = set()  # what the runner has
         self._results: dict[JobLine, LineResult] = {}  # of outcomes that are not written yet
@@ -86,9 +94,10 @@ class BatchLines(LineSource):
             batch = batches[row.batch_id]
             try:
                 claimed.append(await self._read(row, batch, callers[batch.id]))
-            except LmaasError as error:
+            except Exception as error:  # noqa: BLE001  the other lines run
+                failure = self._failure(error, batch.id, row.number)
                 unusable.append(
-                    self._failed(batch.id, row.number, row.custom_id, batch.endpoint, error)
+                    self._failed(batch.id, row.number, row.custom_id, batch.endpoint, failure)
                 )
         if unusable:
             await self._write(unusable)
@@ -100,12 +109,18 @@ class BatchLines(LineSource):
         """Write the results of lines, all or none; repeating it has no effect. DatabaseLost."""
         for outcome in outcomes:
             if outcome.line not in self._results:  # an answer can be read once
-                self._results[outcome.line] = await self._result(outcome)
-        await self._write([self._results[outcome.line] for outcome in outcomes])
+                self._results[outcome.line] = await self._readable(outcome)
+        try:
+            await self._write([self._results[outcome.line] for outcome in outcomes])
+        except SQLAlchemyError as error:
+            if not is_refused(error):
+                raise
+            for outcome in outcomes:
+                await self._write_alone(outcome.line)
         for outcome in outcomes:
-            del self._results[outcome.line]
-            if outcome.failure is None:
-                self._observe(_claimed(outcome.line).batch_id, outcome.states[0])
+            result = self._results.pop(outcome.line)
+            if result.state == LineState.COMPLETED:
+                self._observe(result.batch_id, outcome.states[0])
 
     async def release(self, lines: Sequence[JobLine]) -> None:
         """Let lines that have not ended wait again. DatabaseLost."""
@@ -134,6 +149,28 @@ class BatchLines(LineSource):
         if len(written) < len(results):
             log.info("batch_results_dropped", lines=len(results) - len(written))
 
+    async def _write_alone(self, line: JobLine) -> None:
+        """Write a line's result; the line fails if the database refuses it.
+
+        If it refuses that too, the line stays as it is until its job ends.
+        """
+        error = await self._refusal(line)
+        if error is None:
+            return
+        self._results[line] = self._failed_line(line, error)
+        if await self._refusal(line) is not None:
+            log.error("batch_line_not_ended", request=str(line.key.id))
+
+    async def _refusal(self, line: JobLine) -> SQLAlchemyError | None:
+        """Write a line's result; the error by which the database refuses it, if it does."""
+        try:
+            await self._write([self._results[line]])
+        except SQLAlchemyError as error:
+            if is_refused(error):
+                return error
+            raise
+        return None
+
     async def _read(self, row: BatchLine, batch: Batch, caller: Caller) -> ClaimedLine:
         """The line as a request. LmaasError if it is none any more, or was tried too often."""
         if row.attempts > MAX_ATTEMPTS:
@@ -154,6 +191,28 @@ class BatchLines(LineSource):
             endpoint=batch.endpoint,
             body=body,
         )
+
+    async def _readable(self, outcome: LineOutcome) -> LineResult:
+        """The result; that of a failure if the answer cannot be made into one."""
+        try:
+            return await self._result(outcome)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            return self._failed_line(outcome.line, error)
+
+    def _failed_line(self, line: JobLine, error: Exception) -> LineResult:
+        line = _claimed(line)
+        failure = self._failure(error, line.batch_id, line.number)
+        return self._failed(line.batch_id, line.number, line.custom_id, line.endpoint, failure)
+
+    def _failure(self, error: Exception, batch_id: UUID, number: int) -> LmaasError:
+        """The error as a line's own; what was not foreseen is logged and counted."""
+        if isinstance(error, LmaasError):
+            return error
+        self._faults["line"] += 1
+        log.error("batch_line_failed", batch=str(batch_id), line=number, exc_info=error)
+        return GenerationFailed("the gateway failed on the line; it has logged why")
 
     async def _result(self, outcome: LineOutcome) -> LineResult:
         line, error = _claimed(outcome.line), outcome.failure

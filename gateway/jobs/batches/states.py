@@ -5,6 +5,7 @@ A job is validated, runs, and ends; its files are written in between:
     validating → in_progress → finalizing → completed | expired
     validating → failed                       (no line is valid, or the file cannot be read)
     validating | in_progress → cancelling → cancelled
+    validating | finalizing | cancelling → failed    (too many attempts of the work have failed)
 
 A line waits (WAITING), is claimed by a gateway (RUNNING), and ends in one of the other states,
 which it keeps. A line whose gateway dies, or cannot run it now, waits again.

@@ -1,6 +1,7 @@
 """Batch jobs on a real database, without an engine: their lines are made by hand."""
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -31,11 +32,17 @@ class Gateway:
         self.sessions = sessions
         self.lease = Lease(sessions, self.owner, lease_s=600.0)
         self.files = FileStore(sessions, FileBounds())
-        self.ending = BatchEnding(sessions, self.files, MODEL, self.owner)
+        self.faults = Counter[str]()
+        self.ending = BatchEnding(sessions, self.files, MODEL, self.owner, self.faults)
 
     async def started(self) -> "Gateway":
         await self.lease.renew()
         return self
+
+    async def end_jobs(self) -> None:
+        """End all jobs that are to be ended."""
+        while (job := await self.ending.claim()) is not None:
+            await self.ending.finish(job)
 
     async def written(self, batch: Batch) -> tuple[list[Any], list[Any]]:
         """The lines of the job's output file and of its error file."""

@@ -1,10 +1,11 @@
 """The first outcomes of a job change the order of the lines that wait."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from gateway.database.errors import Sessions, transaction
 from gateway.generation.request import GenerationRequest
@@ -14,6 +15,7 @@ from gateway.jobs.batches.claims.claiming import claim_lines
 from gateway.jobs.batches.correction import FIRST, JobCorrections
 from gateway.scheduling.requests import SharedPrefix
 from models import Batch, BatchLine
+from tests.integration.damage import damaged
 from tests.integration.jobs.conftest import MODEL, Gateway, MakeJob
 from tests.unit.generation.conftest import SchedulerScene, a_request, tokenizer
 
@@ -54,7 +56,7 @@ async def test_group_whose_answers_are_longer_than_predicted_goes_first(
 ) -> None:
     batch = await make_job(12, group=4)
     assert await order(sessions, batch) == ["group 0"] * 4 + ["group 1"] * 4 + ["group 2"] * 4
-    corrections = JobCorrections(sessions, lambda _: ())
+    corrections = JobCorrections(sessions, lambda _: (), Counter())
     for _ in range(FIRST):
         corrections.observe(batch.id, outcomes.ended("group 2", 40))
         corrections.observe(batch.id, outcomes.ended("group 0", 10))
@@ -69,7 +71,7 @@ async def test_group_that_runs_stays_first_when_others_grow(
     gateway = await Gateway(sessions).started()
     async with transaction(sessions) as session:
         await claim_lines(session, MODEL, gateway.owner, 1)
-    corrections = JobCorrections(sessions, lambda _: ())
+    corrections = JobCorrections(sessions, lambda _: (), Counter())
     for _ in range(FIRST):
         corrections.observe(batch.id, outcomes.ended("group 2", 40))
         corrections.observe(batch.id, outcomes.ended("group 1", 10))
@@ -82,12 +84,12 @@ async def test_right_predictions_and_few_outcomes_change_nothing(
 ) -> None:
     batch = await make_job(12, group=4)
     before = await order(sessions, batch)
-    corrections = JobCorrections(sessions, lambda _: ())
+    corrections = JobCorrections(sessions, lambda _: (), Counter())
     for _ in range(FIRST - 1):
         corrections.observe(batch.id, outcomes.ended("group 2", 80))
     await corrections.apply()
     assert await order(sessions, batch) == before
-    right = JobCorrections(sessions, lambda _: ())
+    right = JobCorrections(sessions, lambda _: (), Counter())
     for number in range(2 * FIRST):
         right.observe(batch.id, outcomes.ended(f"group {number % 3}", 10))
     await right.apply()
@@ -103,7 +105,7 @@ async def test_documents_of_one_instruction_stay_together(
         for outer, groups in inside.items():
             changed = update(BatchLine).where(BatchLine.prefix_id.in_(groups))
             await session.execute(changed.values(outer_prefix_id=outer, outer_prefix_tokens=8))
-    corrections = JobCorrections(sessions, lambda _: ())
+    corrections = JobCorrections(sessions, lambda _: (), Counter())
     for _ in range(FIRST):
         corrections.observe(batch.id, outcomes.ended("group 3", 40))
         corrections.observe(batch.id, outcomes.ended("group 2", 10))
@@ -111,3 +113,37 @@ async def test_documents_of_one_instruction_stay_together(
     found = [group for group in (await order(sessions, batch))[::3] if group]
     assert found[0] == "group 3"
     assert set(found[:2]) == set(inside["a"])
+
+
+async def test_deleted_job_keeps_no_other_from_its_order(
+    sessions: Sessions, make_job: MakeJob, outcomes: Outcomes
+) -> None:
+    gone, batch = await make_job(12, group=4), await make_job(12, group=4)
+    faults = Counter[str]()
+    corrections = JobCorrections(sessions, lambda _: (), faults)
+    for job in (gone, batch):
+        for _ in range(FIRST):
+            corrections.observe(job.id, outcomes.ended("group 2", 40))
+            corrections.observe(job.id, outcomes.ended("group 0", 10))
+    async with sessions.begin() as session:
+        await session.execute(delete(Batch).where(Batch.id == gone.id))
+    await corrections.apply()
+    assert (await order(sessions, batch))[:4] == ["group 2"] * 4
+    assert not faults
+
+
+async def test_job_that_cannot_be_ranked_keeps_no_other_from_its_order(
+    sessions: Sessions, make_job: MakeJob, outcomes: Outcomes
+) -> None:
+    failing, batch = await make_job(12, group=4), await make_job(12, group=4)
+    faults = Counter[str]()
+    corrections = JobCorrections(sessions, lambda _: (), faults)
+    for job in (failing, batch):
+        for _ in range(FIRST):
+            corrections.observe(job.id, outcomes.ended("group 2", 40))
+            corrections.observe(job.id, outcomes.ended("group 0", 10))
+    async with damaged(sessions, "UPDATE", "batch_lines", f"NEW.batch_id = '{failing.id}'"):
+        await corrections.apply()
+        await corrections.apply()  # not before more has been learned
+    assert (await order(sessions, batch))[:4] == ["group 2"] * 4
+    assert faults == {"order": 1}

@@ -116,8 +116,7 @@ class World:
 
     async def end(self, gateway: Gateway) -> None:
         await gateway.ending.complete()
-        for batch_id in await gateway.ending.claim():
-            await gateway.ending.finish(batch_id)
+        await gateway.end_jobs()
 
     async def finish(self) -> None:
         """What is left to do, done by a new gateway; the dead ones write late."""

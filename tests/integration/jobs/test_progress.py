@@ -1,5 +1,6 @@
 """What is noted of a running job, and the calibration by jobs that ended, on a real database."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -21,7 +22,7 @@ async def a_running_job(sessions: Sessions, make_job: MakeJob, share: float) -> 
     """A job that has done this share of its work in a minute."""
     started = datetime.now(UTC) - timedelta(seconds=AGO_S)
     batch = await make_job(LINES, in_progress_at=started, work_done=share * WORK)
-    await note_progress(sessions, MODEL)
+    await note_progress(sessions, MODEL, Counter())
     return await reload(sessions, batch)
 
 
@@ -31,7 +32,7 @@ async def test_progress_and_forecast_are_noted(sessions: Sessions, make_job: Mak
     (noted,) = msgspec.convert(batch.forecasts, list[NotedForecast])
     assert noted.share == 0.5
     assert noted.left_s == pytest.approx(noted.at - batch.progress[0][0])
-    await note_progress(sessions, MODEL)  # soon after: nothing new
+    await note_progress(sessions, MODEL, Counter())  # soon after: nothing new
     assert await reload(sessions, batch) is not batch
     assert (await reload(sessions, batch)).forecasts == batch.forecasts
 
@@ -45,12 +46,27 @@ async def test_progress_that_cannot_be_read_is_begun_again(
     other = await a_running_job(sessions, make_job, 0.5)
     assert len(other.forecasts) == 1
     await change(sessions, lying, in_progress_at=None, progress=stored)
-    await note_progress(sessions, MODEL)
+    await note_progress(sessions, MODEL, Counter())
     ((at, done),) = (await reload(sessions, lying)).progress
     assert (at > AGO_S, done) == (True, 50.0)
     ended = {"status": "completed", "outcome": "completed", "finalizing_at": datetime.now(UTC)}
     await change(sessions, lying, **ended, forecasts=stored)
     assert await Calibrations(sessions, MODEL).current() == calibrate([])
+
+
+async def test_job_whose_progress_cannot_be_noted_keeps_no_other_from_its_own(
+    sessions: Sessions, make_job: MakeJob
+) -> None:
+    endless = [[-1.7e308, 0.0]]  # so what is left takes longer than a float holds
+    wrong = await make_job(LINES, work=2_000.0, work_done=500.0, progress=endless)
+    faults = Counter[str]()
+    other = await a_running_job(sessions, make_job, 0.5)
+    await change(sessions, other, progress=[])
+    await note_progress(sessions, MODEL, faults)
+    assert len((await reload(sessions, other)).progress) == 2
+    found = await reload(sessions, wrong)
+    assert (len(found.progress), found.forecasts) == (1, [])
+    assert faults == {"progress": 1}
 
 
 async def test_ends_of_jobs_move_the_band_of_the_next(

@@ -17,7 +17,8 @@ from engine.protocol import Sampling
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor
 from gateway.generation.request import GenerationRequest, RecordKey
-from gateway.generation.service import GenerationService
+from gateway.generation.request_state import RequestState
+from gateway.generation.service import GenerationService, PreparedRequest
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
 from gateway.jobs import paused_apps
@@ -146,7 +147,7 @@ async def scene(
 
 @asynccontextmanager
 async def running(scene: JobScene, source: ListSource) -> AsyncIterator[JobRunner]:
-    runner = JobRunner(source, scene.service)
+    runner = JobRunner(source, scene.service, Counter())
     runner.start()
     yield runner
     runner.check()
@@ -267,6 +268,27 @@ async def test_a_runner_that_stops_gives_back_what_has_not_ended(scene: JobScene
     ended = [outcome.line for outcome in source.outcomes]
     assert Counter([*ended, *source.released, *source.waiting]) == Counter(lines)
     assert source.released
+
+
+async def test_line_that_cannot_be_queued_fails_and_holds_up_no_other(
+    scene: JobScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = scene.lines(groups=1)
+    start_line = scene.service.start_line
+
+    async def failing(
+        request: GenerationRequest, prepared: PreparedRequest, key: RecordKey
+    ) -> list[RequestState]:
+        if key == lines[2].key:
+            raise KeyError("a bug")
+        return await start_line(request, prepared, key)
+
+    monkeypatch.setattr(scene.service, "start_line", failing)
+    source = ListSource(lines)
+    async with running(scene, source):
+        await scene.until(lambda: len(source.outcomes) == len(lines))
+    failed = {outcome.line for outcome in source.outcomes if outcome.failure}
+    assert failed == {lines[2]}
 
 
 class RequeuingSource(ListSource):

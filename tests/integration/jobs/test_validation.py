@@ -1,6 +1,7 @@
 """Validation of jobs' input files: on a real database, with an engine and its tokenizer."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -74,6 +75,7 @@ class Scene:
         self.service = service
         self.caller = caller
         self.files = FileStore(sessions, FileBounds())
+        self.faults = Counter[str]()
         self.limits = BatchLimits(lines=50, tenant_batches=2, line_bytes=4096)
 
     def validator(self) -> BatchValidator:
@@ -85,6 +87,7 @@ class Scene:
             JobPlanner(16),
             self.limits,
             new_id(),
+            self.faults,
         )
 
     async def job(self, lines: list[bytes]) -> Batch:
@@ -235,7 +238,7 @@ async def test_validation_by_a_gateway_that_lost_it_has_no_effect(scene: Scene) 
     dead = scene.validator()
     claimed = await dead.claim()
     assert claimed is not None
-    await change(scene.sessions, batch, owner=None)  # its lease ended
+    await change(scene.sessions, batch, owner=None, retry_at=None)  # its lease ended, long ago
     ended = await scene.validated(batch)
     await dead.validate(claimed)
     assert len(await scene.lines(batch)) == 4
@@ -279,9 +282,10 @@ async def test_job_cancelled_while_it_is_validated_ends_cancelled(scene: Scene) 
     assert claimed is not None
     await scene.batches().cancel(batch.tenant_id, batch.id)
     await validator.validate(claimed)
-    ending = BatchEnding(scene.sessions, scene.files, MODEL, new_id())
-    for batch_id in await ending.claim():
-        await ending.finish(batch_id)
+    ending = BatchEnding(scene.sessions, scene.files, MODEL, new_id(), scene.faults)
+    job = await ending.claim()
+    assert job is not None
+    await ending.finish(job)
     ended = await reload(scene.sessions, batch)
     assert (ended.status, ended.total, ended.output_file_id) == ("cancelled", 0, None)
 

@@ -1,5 +1,6 @@
 """Keeps a record of the progress of the jobs that run, and of what was expected of them."""
 
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -8,6 +9,7 @@ import structlog
 from sqlalchemy import select
 
 from gateway.database.errors import Sessions, now_of, transaction
+from gateway.jobs.batches.claims.attempts import is_outage
 from gateway.jobs.batches.progress.calibration import (
     Calibration,
     NotedForecast,
@@ -29,19 +31,24 @@ RUNNING: Final = ("in_progress",)
 log = structlog.get_logger()
 
 
-async def note_progress(sessions: Sessions, model: str) -> None:
-    """Add the present progress of every running job; one gateway does, others skip the job."""
+async def note_progress(sessions: Sessions, model: str, faults: MutableMapping[str, int]) -> None:
+    """Add the present progress of every running job; one gateway does, others skip the job.
+
+    `faults` counts the jobs whose progress cannot be noted.
+    """
     async with transaction(sessions) as session:
         now = (await now_of(session)).timestamp()
         running = select(Batch).where(Batch.status.in_(RUNNING), Batch.model == model)
-        for batch in await session.scalars(running.with_for_update(skip_locked=True)):
-            samples, started = _samples(batch), batch.in_progress_at
-            if not samples and started is not None:
-                samples = [(started.timestamp(), 0.0)]
-            if not samples or now - samples[-1][0] >= INTERVAL_S:
-                samples = with_sample(samples, now, batch.work_done)
-                batch.progress = samples
-            _note_forecast(batch, samples, now)
+        for batch in (await session.scalars(running.with_for_update(skip_locked=True))).all():
+            batch_id = batch.id
+            try:
+                async with session.begin_nested():
+                    _note(batch, now)
+            except Exception as error:  # the other jobs have theirs
+                if is_outage(error):
+                    raise
+                faults["progress"] += 1
+                log.warning("batch_progress_not_noted", batch=str(batch_id), reason=repr(error))
 
 
 def completion_of(
@@ -59,6 +66,17 @@ def completion_of(
         pace=pace,
         scale=calibration.scale_at(_share(batch)),
     )
+
+
+def _note(batch: Batch, now: float) -> None:
+    """Add a job's present progress, and what is expected of it."""
+    samples, started = _samples(batch), batch.in_progress_at
+    if not samples and started is not None:
+        samples = [(started.timestamp(), 0.0)]
+    if not samples or now - samples[-1][0] >= INTERVAL_S:
+        samples = with_sample(samples, now, batch.work_done)
+        batch.progress = samples
+    _note_forecast(batch, samples, now)
 
 
 def _note_forecast(batch: Batch, samples: list[Sample], now: float) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, now_of, transaction
+from gateway.jobs.batches.claims.attempts import NotOurs
 from gateway.jobs.batches.lines import lock_order, store_ranks
 from gateway.jobs.batches.progress.work import work_of
 from gateway.jobs.batches.validation.planning import (
@@ -26,10 +27,6 @@ from models import Batch
 log = structlog.get_logger()
 
 PLANS: Final = 3  # of one job, while others start: the last need not have those
-
-
-class NotOurs(Exception):
-    """The job was cancelled, expired, or belongs to another gateway now."""
 
 
 class OtherJobsStarted(Exception):
@@ -70,7 +67,7 @@ class JobStart:
             await lock_order(session, batch.tenant_id, batch.model)
             if not final and not await jobs_in_progress(session, batch) <= queued.seen:
                 raise OtherJobsStarted
-            ours = await own_job(session, batch, self._owner)
+            ours = await own_job(session, batch.id, self._owner)
             await _store_others(session, plan.queued)
             await store_ranks(session, batch.id, plan.lines)
             _set_going(ours, total, lines, plan)
@@ -80,10 +77,10 @@ class JobStart:
             self._reranked(other.job)
 
 
-async def own_job(session: AsyncSession, batch: Batch, owner: UUID) -> Batch:
+async def own_job(session: AsyncSession, batch_id: UUID, owner: UUID) -> Batch:
     """A job that its owner validates, locked. NotOurs."""
     ours = select(Batch).where(
-        Batch.id == batch.id, Batch.status == "validating", Batch.owner == owner
+        Batch.id == batch_id, Batch.status == "validating", Batch.owner == owner
     )
     found = await session.scalar(ours.with_for_update())
     if found is None:
@@ -108,6 +105,7 @@ def _set_going(batch: Batch, total: int, lines: PlanInput, plan: RankedJob) -> N
     batch.work = work_of(float(lines.expected.sum()), int(lines.lengths.sum()) - shared)
     batch.sharing = _described(plan.report) if plan.report else None
     batch.status, batch.owner = "in_progress", None
+    batch.attempts, batch.retry_at = 0, None
 
 
 def _described(report: SharingReport) -> dict[str, Any]:

@@ -1,33 +1,34 @@
 """Validates a job: checks each line of its input file, stores them all, and ranks them.
 
 Lines are read, checked and stored in portions, so memory does not grow with the file. Validation by
-a gateway that dies begins again at another one: each portion is stored only while the job still
-belongs to this gateway, and a new owner first deletes what there is.
+a gateway that dies begins again at another one, a few times: each portion is stored only while the
+job still belongs to this gateway, and a new owner first deletes what there is.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, MutableMapping
 from contextlib import aclosing, closing
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from msgspec import Struct, field, to_builtins
-from sqlalchemy import select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import func, update
 
-from gateway.database.errors import LONG_TRANSACTION_S, Sessions, now_of, transaction
-from gateway.errors import LmaasError, NotFound
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.errors import NotFound
 from gateway.files.store import FileStore
 from gateway.garbage import return_freed_memory
 from gateway.generation.service import GenerationService
 from gateway.jobs.batches.callers import read_callers
+from gateway.jobs.batches.claims.attempts import UNTRIED, ClaimedJob, JobAttempts, NotOurs
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines
 from gateway.jobs.batches.validation.line_check import CheckedLine, LineCheck, LineProblem, ReadLine
 from gateway.jobs.batches.validation.planning import JobPlanner, PlanInput, PreparedLine
-from gateway.jobs.batches.validation.start import JobStart, NotOurs, own_job
+from gateway.jobs.batches.validation.start import JobStart, own_job
 from models import Batch
 
 log = structlog.get_logger()
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 PORTION_LINES: Final = 500
 PORTION_BYTES: Final = 8 << 20
 CHECKED_AT_ONCE: Final = 16  # the predictor scores those that wait together
+WORK: Final = "validation"
+MAX_ATTEMPTS: Final = 5  # with the pauses in between, in a little more than a minute
 MAX_PROBLEMS: Final = 100  # in a failed job's `errors`
 
 
@@ -64,9 +67,13 @@ class BatchValidator:
         planner: JobPlanner,
         limits: BatchLimits,
         owner: UUID,
+        faults: MutableMapping[str, int],
         reranked: Callable[[UUID], None] = lambda _: None,
     ) -> None:
-        """`reranked` is called with each other job whose lines have been ranked again."""
+        """`faults` counts attempts that failed.
+
+        `reranked` is called with each other job whose lines have been ranked again.
+        """
         self._sessions = sessions
         self._files = files
         self._service = service
@@ -74,43 +81,28 @@ class BatchValidator:
         self._page_tokens = planner.page_tokens
         self._limits = limits
         self._owner = owner
+        self._attempts = JobAttempts(sessions, owner, WORK, MAX_ATTEMPTS, faults)
         self._start = JobStart(sessions, planner, owner, reranked)
 
-    async def claim(self) -> Batch | None:
-        """The oldest job that waits to be validated, which is now this gateway's; None if none."""
-        waiting = (
-            select(Batch)
-            .where(
-                Batch.status == "validating",
-                Batch.model == self._service.model,
-                Batch.owner.is_(None),
-            )
-            .order_by(Batch.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        async with transaction(self._sessions) as session:
-            batch = await session.scalar(waiting)
-            if batch is not None:
-                batch.owner = self._owner
-        return batch
+    async def claim(self) -> ClaimedJob | None:
+        """The next job to validate, which is now this gateway's; None if none waits."""
+        waits = Batch.status == "validating", Batch.model == self._service.model
+        return await self._attempts.claim(*waits)
 
-    async def validate(self, batch: Batch) -> None:
-        """Start a job, or fail it with the reasons. DatabaseLost: it is still to be validated."""
-        try:
-            await self._clear(batch)
-            outcome = await self._read(batch)
-            if isinstance(outcome, InvalidFile):
-                await self._fail(batch, outcome)
-            await return_freed_memory()
-        except NotOurs as error:
-            log.info("batch_validation_left", batch=str(batch.id), reason=str(error))
-        except (LmaasError, SQLAlchemyError, OSError):
-            raise
-        except Exception:
-            log.exception("batch_validation_crashed", batch=str(batch.id))
-            reason = "internal error; the server has logged it"
-            await self._fail(batch, InvalidFile([LineProblem("internal_error", 0, reason)]))
+    async def validate(self, job: ClaimedJob) -> None:
+        """Start a job, or fail it with the reasons, or leave it for another attempt.
+
+        The error of an outage is raised: the job is still to be validated.
+        """
+        await self._attempts.run(job, partial(self._validate, job.id), partial(self._fail, job.id))
+
+    async def _validate(self, batch_id: UUID) -> None:
+        """Start a job, or fail it with the reasons. NotOurs."""
+        batch = await self._take_over(batch_id)
+        outcome = await self._read(batch)
+        if isinstance(outcome, InvalidFile):
+            await self._end(batch_id, outcome)
+        await return_freed_memory()
 
     async def _read(self, batch: Batch) -> InvalidFile | None:
         """Store and rank every line, and start the job."""
@@ -181,30 +173,34 @@ class BatchValidator:
                 )
             )
         async with transaction(self._sessions) as session:
-            await own_job(session, batch, self._owner)
+            await own_job(session, batch.id, self._owner)
             await insert_lines(session, batch.id, rows)
 
-    async def _fail(self, batch: Batch, invalid: InvalidFile) -> None:
-        """End the job: nothing of it can run."""
+    async def _fail(self, batch_id: UUID, reason: str) -> None:
+        """End the job: it cannot be validated. NotOurs."""
+        await self._end(batch_id, InvalidFile([LineProblem("internal_error", 0, reason)]))
+
+    async def _end(self, batch_id: UUID, invalid: InvalidFile) -> None:
+        """End the job: nothing of it can run. NotOurs."""
         problems: list[Any] = to_builtins(invalid.problems)
-        async with transaction(self._sessions) as session:
-            owned = await own_job(session, batch, self._owner)
-            await delete_lines(session, batch.id)
-            owned.status, owned.owner, owned.errors = "failed", None, problems
-            owned.failed_at = await now_of(session)
-        log.info("batch_failed", batch=str(batch.id), reason=problems[0]["code"])
-
-    async def _clear(self, batch: Batch) -> None:
-        """Delete the lines that an earlier owner stored."""
+        failed = (
+            update(Batch)
+            .where(Batch.id == batch_id, Batch.status == "validating", Batch.owner == self._owner)
+            .values(status="failed", owner=None, errors=problems, failed_at=func.now(), **UNTRIED)
+            .returning(Batch.id)
+        )
         async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
-            await own_job(session, batch, self._owner)
-            await delete_lines(session, batch.id)
+            if await session.scalar(failed) is None:
+                raise NotOurs("it was cancelled, expired or freed")
+            await delete_lines(session, batch_id)
+        log.info("batch_failed", batch=str(batch_id), reason=problems[0]["code"])
 
-    async def give_back(self, batch: Batch) -> None:
-        """Leave a job that could not be validated now to whichever gateway is next."""
-        freed = update(Batch).where(Batch.id == batch.id, Batch.owner == self._owner)
-        async with transaction(self._sessions) as session:
-            await session.execute(freed.values(owner=None))
+    async def _take_over(self, batch_id: UUID) -> Batch:
+        """The job, without the lines that an earlier attempt stored. NotOurs."""
+        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
+            batch = await own_job(session, batch_id, self._owner)
+            await delete_lines(session, batch_id)
+        return batch
 
 
 async def _portions(lines: AsyncIterator[bytes]) -> AsyncGenerator[list[tuple[int, bytes]], None]:
