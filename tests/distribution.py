@@ -7,9 +7,15 @@ from xdist.scheduler import LoadFileScheduling
 SHARED = PurePath("tests/e2e")
 COMMANDS = SHARED / "commands"  # with the gateway of SHARED
 CLIENTS = SHARED / "clients"  # too
+OPENAI = SHARED / "openai"  # too
+ENGINES = SHARED / "engines"  # too
 OWN = SHARED / "own"  # tests that stop or kill their gateway, or count on a new one
 BROWSER = PurePath("tests/browser")
-GATEWAY_OF = {SHARED: SHARED, COMMANDS: SHARED, CLIENTS: SHARED, OWN: OWN, BROWSER: BROWSER}
+GATEWAY_OF = {
+    **dict.fromkeys((SHARED, COMMANDS, CLIENTS, OPENAI, ENGINES), SHARED),
+    OWN: OWN,
+    BROWSER: BROWSER,
+}
 
 
 class ByGateway(LoadFileScheduling):

@@ -16,8 +16,8 @@ from gateway.prediction.lifecycle.run_log import RunLog
 from models import ApiKey, App, AuditEntry, Tenant
 from tests.conftest import Builder
 from tests.integration.api_admin.conftest import Enqueue
+from tests.integration.api_admin.learning.test_predictor_routes import a_version, an_artefact
 from tests.integration.api_admin.test_every_route import ROUTES, filled
-from tests.integration.api_admin.test_predictor_routes import a_version, an_artefact
 
 Route: TypeAlias = tuple[str, str]
 LIMIT = {"level": "node", "kind": "requests_per_minute", "value": "5"}

@@ -10,7 +10,7 @@ from gateway.database.errors import Sessions
 from gateway.history.writer import HistoryWriter
 from tests.conftest import Builder
 from tests.integration.api_admin.conftest import ADMIN_KEY, Run
-from tests.integration.api_admin.test_predictor_routes import a_version
+from tests.integration.api_admin.learning.test_predictor_routes import a_version
 
 
 async def test_tenant_app_and_key_are_created_in_three_commands(

@@ -15,7 +15,7 @@ from gateway.database.errors import Sessions
 from gateway.errors import InvalidRequest, NotFound
 from tests.conftest import Builder
 from tests.integration.api_admin.conftest import ADMIN_KEY, Run
-from tests.integration.api_admin.test_predictor_routes import a_version
+from tests.integration.api_admin.learning.test_predictor_routes import a_version
 
 
 class CountingClient(AdminClient):

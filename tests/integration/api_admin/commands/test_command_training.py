@@ -18,7 +18,7 @@ from gateway.history.writer import HistoryWriter
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.lifecycle.registry import Registry
 from tests.integration.api_admin.conftest import ADMIN_KEY, ROOT, Run
-from tests.integration.prediction.test_training_runs import unreadable_history
+from tests.integration.prediction.lifecycle.test_training_runs import unreadable_history
 
 
 @pytest.fixture
