@@ -15,7 +15,7 @@ from gateway.scheduling.batch_lane.lane import MAX_PER_LOCKSTEP_BATCH, BatchLane
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.magnus.lockstep import halves_of
-from gateway.scheduling.policy import LockstepPolicy, Policy, SharingPolicy
+from gateway.scheduling.policy import Policy, SharingPolicy, is_lockstep
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
 from gateway.scheduling.routing.admission import RoutedAdmission, RunningOn
 from gateway.scheduling.routing.lane_admission import RoutedLaneAdmission
@@ -315,7 +315,8 @@ class ControlLoop:
         Returns False, and changes nothing, if the policy is none for lock step: it took over while
         the batch was in the engine.
         """
-        if not isinstance(self.policy, LockstepPolicy):
+        policy = self.policy
+        if not is_lockstep(policy):
             return False
         self.due = True
         if requests and requests[0].lane == "batch":
@@ -325,7 +326,7 @@ class ControlLoop:
             return True
         for request in requests:
             self._batches.forget(request.id)
-        self.policy.halve(requests)
+        policy.halve(requests)
         return True
 
     def use(

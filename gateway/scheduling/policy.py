@@ -1,7 +1,7 @@
 """The scheduling policies by name, behind one interface."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import Final, Literal, Protocol, TypeAlias, TypeGuard, get_args, runtime_checkable
 
 from msgspec import Struct
 
@@ -120,7 +120,6 @@ class Policy(Protocol):
         """AssertionError if the queue is inconsistent; for tests."""
 
 
-@runtime_checkable
 class LockstepPolicy(Policy, Protocol):
     """A policy for lock step, where a whole batch may run out of memory."""
 
@@ -130,6 +129,11 @@ class LockstepPolicy(Policy, Protocol):
         The halves are ordered like any batch, but no other request joins them; a single request is
         a batch of its own. They had started in time: the maximum queue time does not apply.
         """
+
+
+def is_lockstep(policy: Policy) -> TypeGuard[LockstepPolicy]:
+    """Whether a policy is for lock step."""
+    return policy.lockstep
 
 
 @runtime_checkable

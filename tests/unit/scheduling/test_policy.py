@@ -23,11 +23,11 @@ from gateway.scheduling.lmaas.policy import MAX_SHORT_QUEUE, LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import OrderBounds
 from gateway.scheduling.policy import (
     POLICY_NAMES,
-    LockstepPolicy,
     Options,
     Policy,
     PolicyName,
     build_policy,
+    is_lockstep,
 )
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 from tests.unit.scheduling.test_lazy_heap import Counted
@@ -154,13 +154,14 @@ class PolicyDriver:
         self.policy.resize(pages, page_tokens)
 
     def halve(self, *_: int) -> None:
-        if isinstance(self.policy, LockstepPolicy) and self.running:
+        policy = self.policy
+        if is_lockstep(policy) and self.running:
             requests = [
                 replace(self.arrived[key], generated=sequence.generated)
                 for key, sequence in self.running.items()
             ]
             self.arrived.update({request.id: request for request in requests})
-            self.policy.halve(requests)
+            policy.halve(requests)
             self.waiting.update({request.id: request for request in requests})
             self.halved |= self.running.keys()
             self.running.clear()
@@ -447,7 +448,7 @@ def test_policy_is_built_with_its_own_rule_and_mode(name: PolicyName) -> None:
     }
     policy = a_policy(name)
     assert policy.name == name
-    assert policy.lockstep == (name in LOCKSTEP) == isinstance(policy, LockstepPolicy)
+    assert is_lockstep(policy) == (name in LOCKSTEP) == hasattr(policy, "halve")
     if name in own:
         assert isinstance(policy.admission, SumOfReservations)
         assert policy.admission._reservation == own[name]

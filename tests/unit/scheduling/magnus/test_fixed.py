@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.magnus.fixed import FixedPolicy, SimilarPolicy
 from gateway.scheduling.magnus.wma import row_reads
-from gateway.scheduling.policy import LockstepPolicy
+from gateway.scheduling.policy import is_lockstep
 from gateway.scheduling.requests import QueuedRequest
 
 MakeRequest: TypeAlias = Callable[..., QueuedRequest]
@@ -164,8 +164,7 @@ def test_request_left_of_a_batch_is_queued_again_alone(a_request: MakeRequest) -
 
 def test_fixed_batches_need_lock_step() -> None:
     policy = a_policy()
-    assert policy.lockstep
-    assert isinstance(policy, LockstepPolicy)
+    assert is_lockstep(policy)
 
 
 def test_request_cannot_wait_twice(a_request: MakeRequest) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.magnus.policy import BatchRank, MagnusPolicy, highest_ratio, oldest_first
 from gateway.scheduling.magnus.wma import WasteLimit, row_reads
-from gateway.scheduling.policy import LockstepPolicy
+from gateway.scheduling.policy import is_lockstep
 from gateway.scheduling.requests import QueuedRequest
 from gateway.scheduling.serving_time import ServingTime
 
@@ -169,7 +169,7 @@ def test_magnus_needs_lock_step_and_always_trusts() -> None:
     policy = a_policy()
     policy.trust(trusted=False)
     assert (policy.lockstep, policy.order) == (True, "policy")
-    assert isinstance(policy, LockstepPolicy)
+    assert is_lockstep(policy)
     assert policy.give_up(1e9) == []
 
 
