@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from types import FrameType
 from typing import Final
@@ -21,10 +20,9 @@ import structlog
 from engine.errors import StartupFailure
 from engine.service.logs import configure_logs
 from engine.settings import Settings, read_settings
+from engine.silence import BEAT_S, Silence
 
 COMMAND: Final = (sys.executable, "-m", "engine", "--supervised")
-BEAT_S: Final = 1.0  # between two questions for a sign of life, and the longest wait for an answer
-IMPORT_S: Final = 60.0  # a library from a cold disk may keep a start from answering for so long
 EXIT_HUNG: Final = 1
 SIGNALLED: Final = 128  # the exit code for a signal is this and its number
 
@@ -34,9 +32,8 @@ log = structlog.get_logger()
 class Watchdog:
     """Watches one engine process.
 
-    It is killed if it serves and then gives no sign of life for `silence_s`, or does not serve
-    within `start_s`. Beats are counted, not seconds: where this process was suspended too, the
-    engine is not accused.
+    It is killed if it serves and then gives no sign of life for as long as the settings allow, or
+    does not serve within the time of a start.
     """
 
     def __init__(self, settings: Settings, arguments: Sequence[str] = ()) -> None:
@@ -50,21 +47,21 @@ class Watchdog:
 
     def watch(self) -> int:
         """Return when the engine has ended, or was killed since it hung; the exit code."""
-        starting = missed = 0
-        allowed_s = max(self._settings.max_engine_silence_s, IMPORT_S)
-        serving = False
-        while missed * BEAT_S < allowed_s and starting * BEAT_S < self._settings.max_engine_start_s:
+        settings = self._settings
+        silence = Silence(settings.max_engine_silence_s, settings.max_engine_start_s)
+        while not silence.too_long:
             try:
                 code = self._engine.wait(BEAT_S)
             except subprocess.TimeoutExpired:
-                status = _status(self._settings.engine_socket)
-                missed = missed + 1 if status is None else 0
-                if status == HTTPStatus.OK:
-                    serving, allowed_s = True, self._settings.max_engine_silence_s
-                starting += not serving
+                silence.beat(_status(settings.engine_socket))
             else:
                 return code if code >= 0 else SIGNALLED - code
-        log.error("engine_silent", pid=self._engine.pid, beats=missed, starting=starting)
+        log.error(
+            "engine_silent",
+            pid=self._engine.pid,
+            beats=silence.missed,
+            starting=silence.starting,
+        )
         self._engine.kill()
         self._engine.wait()
         return EXIT_HUNG

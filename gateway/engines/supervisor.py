@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from engine.silence import BEAT_S, Silence
 from gateway.engines.http_connection import HttpConnection
 from gateway.errors import StartupFailure
 from gateway.settings import without_secrets
@@ -23,11 +24,8 @@ CONFIGURATION_EXIT: Final = 2  # exit code: the engine cannot start with this co
 MIN_STABLE_S: Final = 30.0  # after a longer run the restart backoff begins at 0
 MAX_BACKOFF_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 12.0  # the engine completes its step first
-BEAT_S: Final = 1.0  # between two questions for a sign of life
 SILENCE_S: Final = 15.0
-IMPORT_S: Final = 60.0  # a library from a cold disk may keep a start from answering for so long
 START_S: Final = 600.0
-OK: Final = 200
 NICENESS: Final = 5
 LOG_TAIL_BYTES: Final = 4096
 
@@ -148,21 +146,16 @@ class EngineSupervisor:
             self.serving = False
 
     async def _kill_silent(self, process: Process) -> None:
-        """Ask the process for a sign of life at each beat; kill it after too many without one.
-
-        Beats are counted, not seconds: a gateway that was suspended itself accuses no engine.
-        """
-        starting = missed = 0
-        allowed_s = max(self._silence_s, IMPORT_S)
+        """Ask the process for a sign of life at each beat; kill it after too many without one."""
+        silence = Silence(self._silence_s, self._start_s)
         async with HttpConnection(self.socket, BEAT_S) as connection:
-            while missed * BEAT_S < allowed_s and starting * BEAT_S < self._start_s:
+            while not silence.too_long:
                 await asyncio.sleep(BEAT_S)
-                status = await _status(connection)
-                missed = missed + 1 if status is None else 0
-                if status == OK:
-                    self.serving, allowed_s = True, self._silence_s
-                starting += not self.serving
-        log.warning("engine_silent", pid=process.pid, beats=missed, starting=starting)
+                silence.beat(await _status(connection))
+                self.serving = silence.serving
+        log.warning(
+            "engine_silent", pid=process.pid, beats=silence.missed, starting=silence.starting
+        )
         process.kill()
 
     async def _respawn(self) -> Process:
