@@ -50,7 +50,7 @@ test-compose:  ## build the image, start compose.yaml, send requests, kill the e
 
 test-clients: .venv/installed  ## try other people's clients, each in an environment of its own; writes docs/clients.md
 	@$(BIN)/lmaas models fetch smollm2 --quiet
-	@$(BIN)/python tests/clients/run.py $(A)
+	@$(BIN)/python -m tests.clients.run $(A)
 
 test-upstream: .venv/installed  ## run the gateway in front of vLLM's CPU build and llama.cpp's server; writes docs/upstream.md
 	@$(BIN)/lmaas models fetch smollm2 --quiet

@@ -13,11 +13,9 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 import venv
 from collections.abc import Iterator, Mapping
@@ -30,6 +28,7 @@ from typing import Any, Final
 import httpx
 
 from engine.checkpoints.resolve import resolve
+from tests.gateway_process import gateway_process
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
@@ -38,8 +37,6 @@ DOCUMENT: Final = ROOT / "docs/clients.md"
 START: Final = "<!-- written by `make test-clients`: from here -->"
 END: Final = "<!-- to here -->"
 KEY: Final = "sk-lmaas-tests-of-the-clients"
-READY: Final = re.compile(r"ready on (http://\S+)")
-READY_S: Final = 300.0
 SCRIPT_S: Final = 900.0
 REFUSED: Final = re.compile(r"[^'\"]*not supported by this gateway[^'\"]*")
 FEATURES: Final = (
@@ -134,48 +131,20 @@ def gateway(model: str, upstream: str | None) -> Iterator[dict[str, str]]:
 
     On the server of the address `upstream`, if there is one.
     """
-    with tempfile.TemporaryDirectory(prefix="lmaas-clients-") as folder:
-        ours = {name: text for name, text in os.environ.items() if not name.startswith("LMAAS_")}
-        settings = {
-            "LMAAS_DATA_DIR": folder,
-            "LMAAS_PORT": "0",
-            "LMAAS_API_KEY": KEY,
-            "LMAAS_MODEL": model,
-            "LMAAS_EMBEDDER": "off",
-            "LMAAS_UPSTREAM": upstream or "",
+    settings = {"LMAAS_API_KEY": KEY, "LMAAS_MODEL": model, "LMAAS_UPSTREAM": upstream or ""}
+    with (
+        tempfile.TemporaryDirectory(prefix="lmaas-clients-") as folder,
+        gateway_process(Path(folder), settings) as address,
+    ):
+        url = f"{address}/v1"
+        authorization = {"Authorization": f"Bearer {KEY}"}
+        models = httpx.get(f"{url}/models", headers=authorization).json()
+        yield {
+            "LMAAS_URL": url,
+            "LMAAS_KEY": KEY,
+            "LMAAS_SERVED_MODEL": models["data"][0]["id"],
+            "LMAAS_TOKENIZER": model,
         }
-        log = Path(folder) / "log"
-        with (
-            log.open("w") as written,
-            subprocess.Popen(
-                [sys.executable, "-m", "gateway", "serve"],
-                env=ours | settings,
-                stdout=written,
-                stderr=written,
-            ) as process,
-        ):
-            try:
-                url = f"{_address(process, log)}/v1"
-                authorization = {"Authorization": f"Bearer {KEY}"}
-                models = httpx.get(f"{url}/models", headers=authorization).json()
-                yield {
-                    "LMAAS_URL": url,
-                    "LMAAS_KEY": KEY,
-                    "LMAAS_SERVED_MODEL": models["data"][0]["id"],
-                    "LMAAS_TOKENIZER": model,
-                }
-            finally:
-                process.send_signal(signal.SIGTERM)
-                process.wait()
-
-
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    until = time.monotonic() + READY_S
-    while time.monotonic() < until and process.poll() is None:
-        if found := READY.search(log.read_text()):
-            return found[1]
-        time.sleep(0.2)
-    raise SystemExit(f"the gateway did not start:\n{log.read_text()}")
 
 
 def cell(result: dict[str, Any] | None, notes: list[str]) -> str:
