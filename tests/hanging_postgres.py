@@ -1,57 +1,15 @@
 """An embedded Postgres whose processes a test stops, continues and kills."""
 
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
 import pytest
 
+from benchmarks.faults.server import PostgresProcesses
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.errors import Sessions
-
-
-class PostgresProcesses:
-    """The server in `<data_dir>/postgres` and its backends, as the operating system sees them."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._pid_file = data_dir / "postgres" / "postmaster.pid"
-
-    @property
-    def alive(self) -> bool:
-        try:
-            return self._postmaster().status() != psutil.STATUS_ZOMBIE
-        except (FileNotFoundError, psutil.NoSuchProcess):
-            return False
-
-    def suspend(self) -> None:
-        """The server hangs: connections stay open, and nothing answers."""
-        for process in self._all():
-            with suppress(psutil.NoSuchProcess):  # a backend whose client has just left
-                process.suspend()
-
-    def resume(self) -> None:
-        for process in self._all():
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
-
-    def kill(self) -> None:
-        """The server is gone."""
-        processes = self._all()
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(processes)
-
-    def _all(self) -> list[psutil.Process]:
-        """The server first, so that it starts no backend meanwhile."""
-        server = self._postmaster()
-        return [server, *server.children(recursive=True)]
-
-    def _postmaster(self) -> psutil.Process:
-        return psutil.Process(int(self._pid_file.read_text().split()[0]))
 
 
 class HangingPostgres(PostgresProcesses):

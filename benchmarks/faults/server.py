@@ -14,12 +14,55 @@ from gateway.database.embedded import EmbeddedPostgres
 AWAY_S: Final = 10.0  # from a fault to its end: what supervises a server takes as long
 
 
+class PostgresProcesses:
+    """The server in `<data_dir>/postgres` and its backends, as the operating system sees them."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._pid_file = data_dir / "postgres" / "postmaster.pid"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server runs, or is suspended."""
+        try:
+            return bool(self._postmaster().status() != psutil.STATUS_ZOMBIE)
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return False
+
+    def suspend(self) -> None:
+        """Stop them as `kill -STOP` does: connections stay open, and nothing answers."""
+        for process in self._all():
+            with suppress(psutil.NoSuchProcess):  # a backend whose client has just left
+                process.suspend()
+
+    def resume(self) -> None:
+        """Let them go on."""
+        for process in self._all():
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def kill(self) -> None:
+        """Kill them as `kill -9` does."""
+        processes = self._all()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes)
+
+    def _all(self) -> list[psutil.Process]:
+        """The server first, so that it starts no backend meanwhile."""
+        server = self._postmaster()
+        return [server, *server.children(recursive=True)]
+
+    def _postmaster(self) -> psutil.Process:
+        return psutil.Process(int(self._pid_file.read_text().split()[0]))
+
+
 class OwnServer:
     """A server in a folder; each fault returns when it is over."""
 
     def __init__(self, folder: Path) -> None:
         self._server = EmbeddedPostgres(folder)
-        self._pid_file = folder / "postgres" / "postmaster.pid"
+        self._processes = PostgresProcesses(folder)
         self._server.start()
 
     @property
@@ -28,25 +71,16 @@ class OwnServer:
         return self._server.url
 
     def kill(self) -> None:
-        """Kill it as `kill -9` does; it is started again after a while."""
-        family = self._family()
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(family)
+        """Kill it; it is started again after a while."""
+        self._processes.kill()
         sleep(AWAY_S)
         self._server.start()
 
     def suspend(self) -> None:
-        """Stop it as `kill -STOP` does, for a while: connections stay open and nothing answers."""
-        family = self._family()
-        for process in family:
-            with suppress(psutil.NoSuchProcess):  # a backend that has just ended
-                process.suspend()
+        """Suspend it for a while."""
+        self._processes.suspend()
         sleep(AWAY_S)
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
+        self._processes.resume()
 
     def restart(self) -> None:
         """Stop it as an operator does, which ends all connections, and start it again."""
@@ -56,11 +90,6 @@ class OwnServer:
     def close(self) -> None:
         """Stop it."""
         self._server.stop()
-
-    def _family(self) -> list[psutil.Process]:
-        """The server first, so that it starts no backend meanwhile."""
-        server = psutil.Process(int(self._pid_file.read_text().split()[0]))
-        return [server, *server.children(recursive=True)]
 
 
 @contextmanager

@@ -17,12 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.faults import server as server_module
 from benchmarks.faults.clients import Clients, bodies
 from benchmarks.faults.reconciliation import differing, failures
-from benchmarks.faults.server import own_server
+from benchmarks.faults.server import PostgresProcesses, own_server
 from engine.demo.lexicon import VELAN
 from gateway.errors import StartupFailure
 from tests.conftest import PATIENCE_S
 from tests.e2e.conftest import streamed_across
-from tests.hanging_postgres import PostgresProcesses
 
 Asked = Callable[..., dict[str, Any]]
 TWENTY = " ".join(list(VELAN)[:20])

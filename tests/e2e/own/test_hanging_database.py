@@ -11,11 +11,11 @@ import openai
 import pytest
 from openai.types import Batch
 
+from benchmarks.faults.server import PostgresProcesses
 from gateway.database.errors import CONNECTION_S
 from gateway.files.upload import DISCARD_S
 from gateway.tenancy.authentication import KNOWN_KEY_WAIT_S, UNKNOWN_KEY_WAIT_S
 from tests.conftest import PATIENCE_S
-from tests.hanging_postgres import PostgresProcesses
 
 Asked = Callable[..., dict[str, Any]]
 KEY_CACHE_S = 3.0

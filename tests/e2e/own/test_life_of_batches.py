@@ -13,8 +13,9 @@ import psycopg
 import pytest
 from openai.types import Batch
 
+from benchmarks.faults.server import PostgresProcesses
 from tests.conftest import PATIENCE_S
-from tests.hanging_postgres import HangingPostgres, PostgresProcesses
+from tests.hanging_postgres import HangingPostgres
 
 Asked = Callable[..., dict[str, Any]]
 LINES = 120

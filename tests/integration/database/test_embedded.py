@@ -15,12 +15,12 @@ import psutil
 import psycopg
 import pytest
 
+from benchmarks.faults.server import PostgresProcesses
 from gateway.database import embedded, supervision
 from gateway.database.embedded import EmbeddedPostgres, _reason
 from gateway.database.supervision import DatabaseWatch
 from gateway.errors import StartupFailure
 from tests.conftest import PATIENCE_S
-from tests.hanging_postgres import PostgresProcesses
 
 
 @pytest.fixture(scope="module")
