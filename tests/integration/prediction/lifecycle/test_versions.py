@@ -3,7 +3,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from gateway.database.errors import Sessions
 from gateway.errors import Conflict, NotFound, PredictorRefused
@@ -79,6 +79,28 @@ async def test_version_whose_notification_was_lost_is_found_by_polling(
         )
     await eventually(lambda: predictor.active == version.id)
     await polling.close()
+
+
+async def test_version_that_the_database_cannot_read_hinders_no_start(
+    registry: StockedRegistry,
+    predictor: LengthPredictor,
+    postgres_url: str,
+    sessions: Sessions,
+    a_version: Version,
+) -> None:
+    version = await registry.add(a_version())
+    await registry.activate(version.id, by="olga")
+    listener = PredictorListener(registry, predictor, postgres_url, poll_s=3_600)
+    rename = "ALTER TABLE predictors RENAME COLUMN {} TO {}"
+    async with sessions.begin() as session:
+        await session.execute(text(rename.format("artefact", "away")))
+    try:
+        await listener.start()
+        assert predictor.active != version.id
+    finally:
+        await listener.close()
+        async with sessions.begin() as session:
+            await session.execute(text(rename.format("away", "artefact")))
 
 
 @pytest.mark.parametrize("portion", [1, 7, 1 << 20])
