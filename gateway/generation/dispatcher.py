@@ -11,7 +11,7 @@ import structlog
 from msgspec import structs
 
 from engine.protocol import KvState, Sequence, SequenceId
-from gateway.errors import ContextLengthExceeded, LmaasError, Unavailable
+from gateway.errors import ContextLengthExceeded, GenerationFailed, LmaasError, Unavailable
 from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.engines.group import EngineGroup
 from gateway.generation.engines.session import mode_of
@@ -35,6 +35,7 @@ from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.policy import Policy
 
 MAX_DISPATCHES_PER_TURN: Final = 8  # per turn of the event loop, which also serves streams
+MAX_LOSSES: Final = 8  # of a request's engine, in a row without a token of it
 QUEUE_CHECK_S: Final = 0.25  # interval of the check for expired queue times
 
 log = structlog.get_logger()
@@ -181,20 +182,32 @@ class Dispatcher:
         """An engine was lost: what it had goes on on others, or once one is connected."""
         self._loop.lose(engine)
         for state in self._table.on(engine):
-            state.engine = None
+            state.lose_engine()
         if self._engines.connected:
             self.go_on()
 
     def go_on(self) -> None:
-        """Resume on the connected engines what lost ones ran, from the tokens generated so far."""
+        """Resume on the connected engines what lost ones ran, from the tokens generated so far.
+
+        A request fails with which engines were lost again and again: it may be what ends them.
+        """
         unfinished = self._table.on(None)
         for state in unfinished:
             del self._table.running[state.sequence_id]
         if unfinished:
             log.info("sequences_resumed", count=len(unfinished))
-        self.resume(unfinished)
+        self.resume(filter(self._may_go_on, unfinished))
         self._loop.refresh(self._table.in_engine())
         self.decide_soon()
+
+    def _may_go_on(self, state: RequestState) -> bool:
+        """False if that ended the request: too many engines were lost with it in a row."""
+        if state.losses < MAX_LOSSES:
+            return True
+        log.error("request_lost_engines", request=str(state.id), lane=state.lane)
+        reason = f"the engine was lost {state.losses} times while it had the request"
+        self._settlement.end(state, "error", GenerationFailed(reason))
+        return False
 
     def resume(self, unfinished: Iterable[RequestState]) -> None:
         """Submit requests again under new sequence ids; they continue where they stopped.

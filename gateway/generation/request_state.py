@@ -138,6 +138,8 @@ class RequestState:
             f"{request_id.hex}.{new_id().hex}" if request.lane == "batch" else request_id.hex
         )
         self.attempt = 0
+        self.losses = 0  # of its engine, in a row without a token in between
+        self._tokens_at_loss = 0
         self.cached_tokens: int | None = None  # of the prompt, not computed; None: not known
         self.preemptions = 0
         self.preempt_first = 0  # as the engine knows it
@@ -264,6 +266,13 @@ class RequestState:
             kv_free_pages=kv_free_pages,
             prediction=self.prediction.label,
         )
+
+    def lose_engine(self) -> None:
+        """Note that the engine that had it was lost."""
+        grew = len(self.tokens) > self._tokens_at_loss
+        self.losses = 1 if grew else self.losses + 1
+        self._tokens_at_loss = len(self.tokens)
+        self.engine = None
 
     def set_queued_again(self) -> None:
         """Note that it left the engine unfinished and is queued to go on."""

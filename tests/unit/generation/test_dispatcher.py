@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from engine.protocol import Finish, Refused, Starting
-from gateway.errors import EngineLost, ShuttingDown
+from gateway.errors import EngineLost, GenerationFailed, ShuttingDown
 from gateway.generation import engine_events
+from gateway.generation.dispatcher import MAX_LOSSES
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
 from gateway.generation.engines.session import MAX_STARTS
 from gateway.generation.request import GenerationRequest, Stops
@@ -65,6 +66,25 @@ async def test_requests_of_a_lost_engine_are_resumed(scene: SchedulerScene) -> N
     assert (again.prompt, again.generated) == ([1, 2, 3], [7, 8])
     assert again.id == request.sequence_id != scene.names[0]
     assert not scene.ended
+
+
+@pytest.mark.parametrize("lane", ["interactive", "batch"])
+async def test_request_with_which_engines_are_lost_again_and_again_fails(
+    scene: SchedulerScene, lane: str
+) -> None:
+    scene.connect()
+    poison, other = scene.request(lane=lane), scene.request(max_tokens=99)
+    await scene.enqueue(poison, other)
+    for number in range(2 * MAX_LOSSES):
+        assert not other.ended
+        assert poison.ended == (number >= MAX_LOSSES)
+        scene.step({other.sequence_id: [7]})
+        scene.scheduler.events[0].engine_lost()
+        scene.connect()
+    assert isinstance(poison.error, GenerationFailed)
+    assert len(scene.engine.submitted[-1]) == 1
+    scene.step({other.sequence_id: [7]}, finished=[Finish(other.sequence_id, "stop")])
+    assert other.error is None
 
 
 async def test_requests_fail_after_a_long_outage(
