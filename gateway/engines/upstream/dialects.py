@@ -1,6 +1,7 @@
 """How each kind of server is asked for one sequence, and how its events are read."""
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -47,8 +48,16 @@ class Work(Struct, frozen=True):
         return self.sequence.max_tokens - self.done
 
     def seed(self, most: int) -> int:
-        """A seed of at most this size, another one for each place to go on from."""
-        return (self.sequence.sampling.seed + self.done) & most
+        """A seed of at most this size: the sequence's own at its start, else one for the place.
+
+        A server begins its random numbers again with each request: after a place, the same seed
+        would repeat those of the first tokens. One that is near would be another choice's.
+        """
+        seed = self.sequence.sampling.seed
+        if self.done:
+            place = f"{seed} {self.done}".encode()
+            seed = int.from_bytes(blake2b(place, digest_size=8).digest())
+        return seed & most
 
 
 class Chunk(Struct):

@@ -397,6 +397,23 @@ def test_a_seed_samples_the_same_alone_in_a_batch_and_after_preemption(
     assert len({tuple(tokens) for tokens in together.values()}) == 6
 
 
+def test_a_seed_samples_the_same_wherever_another_engine_goes_on(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    sampling = Sampling(
+        temperature=1.0, top_p=0.9, min_tokens=6, frequency_penalty=0.5, seed=2**63 - 1
+    )
+    whole = a_sequence(max_tokens=12, sampling=sampling)
+    expected = a_run().all([whole])["s"]
+    assert len(expected) == 12
+    moved = [
+        a_sequence(f"s{place}", max_tokens=12, sampling=sampling, generated=expected[:place])
+        for place in range(12)
+    ]
+    continued = a_run().all(moved)
+    assert continued == {f"s{place}": expected[place:] for place in range(12)}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_random_commands_leave_every_page_free(
     seed: int, a_run: Callable, a_sequence: Callable

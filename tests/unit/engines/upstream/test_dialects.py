@@ -32,10 +32,28 @@ def body(kind: ServerKind, work: Work, **fields: Any) -> dict[str, Any]:
     return dialect_of(capabilities(kind, **fields), MODEL).body(work)
 
 
-def test_sequence_goes_on_from_its_tokens_with_another_seed() -> None:
+def test_sequence_goes_on_from_its_tokens() -> None:
     asked = body("vllm", a_work((7, 8), sampling=Sampling(min_tokens=5, seed=40)))
     assert asked["prompt"] == [5, 6, 7, 8]
-    assert (asked["max_tokens"], asked["min_tokens"], asked["seed"]) == (8, 3, 42)
+    assert (asked["max_tokens"], asked["min_tokens"]) == (8, 3)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "llama.cpp", "openai"])
+def test_every_place_of_every_choice_has_a_seed_of_its_own(kind: ServerKind) -> None:
+    def seed(own: int, held: int) -> int:
+        asked = body(kind, a_work((7,) * held, sampling=Sampling(temperature=1.0, seed=own)))
+        return int(asked["seed"])
+
+    seeds = [[seed(own, held) for held in range(9)] for own in range(40, 48)]
+    assert [each[0] for each in seeds] == list(range(40, 48)), "the client's, at the start"
+    assert len({each for choice in seeds for each in choice}) == 8 * 9
+    assert seeds[3][5] == seed(43, 5), "it depends on seed and place alone"
+    assert all(0 <= each < 2**63 for choice in seeds for each in choice)
+
+
+def test_grammar_is_generated_again_with_its_own_seed() -> None:
+    asked = body("vllm", a_work((7, 8), grammar=Grammar("regex", "a+")))
+    assert asked["seed"] == 40
 
 
 def test_vllm_is_given_every_stop_id_and_no_default_of_its_own() -> None:

@@ -118,6 +118,27 @@ async def test_lost_engine_s_sequences_go_on_at_the_other_from_their_tokens(
     assert all(state.finish_reason == "stop" for state in lost)
 
 
+@pytest.mark.parametrize("seed", [None, 5])
+async def test_moved_sequence_keeps_the_seed_of_its_choice(
+    pair: SchedulerScene, seed: int | None
+) -> None:
+    connect(pair)
+    await pair.enqueue(*(pair.request(choice=choice, seed=seed) for choice in range(4)))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    states = [*of_engine(pair, 0), *of_engine(pair, 1)]
+    given = [each for engine in pair.engines for batch in engine.submitted for each in batch]
+    seeds = {each.id: each.sampling.seed for each in given}
+    before = {state.id: seeds[state.sequence_id] for state in states}
+    assert len(set(before.values())) == 4
+    lose(pair, 0)
+    moved = pair.engines[1].submitted[-1]
+    seeds = {each.id: each.sampling.seed for each in moved}
+    lost = [state for state in states if state.sequence_id in seeds]
+    assert len(lost) == 2
+    assert all(seeds[state.sequence_id] == before[state.id] for state in lost)
+
+
 async def test_sequences_wait_while_all_engines_are_lost(pair: SchedulerScene) -> None:
     connect(pair)
     requests = await many(pair, 4)
