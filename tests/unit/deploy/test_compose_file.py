@@ -49,6 +49,11 @@ def test_gateway_is_published_to_this_machine_alone(services: dict[str, Any]) ->
     assert [name for name, service in services.items() if "ports" in service] == ["gateway"]
 
 
+def test_nothing_but_an_added_file_leaves_the_engine_out(services: dict[str, Any]) -> None:
+    assert [name for name, service in services.items() if "profiles" in service] == []
+    assert "engine" not in services["gateway"]["depends_on"]
+
+
 def test_our_containers_have_no_privileges(services: dict[str, Any]) -> None:
     for name, service in services.items():
         if name != "postgres":
@@ -61,6 +66,7 @@ def test_server_in_the_engines_place_is_what_the_gateway_connects_to() -> None:
     file: dict[str, Any] = yaml.safe_load((ROOT / "compose.upstream.yaml").read_text())
     services = file["services"]
     assert services["engine"] == {"profiles": ["engine"]}
+    assert services["vllm"]["profiles"] == ["vllm"], "an upstream that runs already needs none"
     assert "--port=8001" in services["vllm"]["command"]
     gateway = services["gateway"]["environment"]
     assert gateway["LMAAS_UPSTREAM"] == "${LMAAS_UPSTREAM:-http://vllm:8001}"
