@@ -1,4 +1,4 @@
-"""Shared by S2, S3 and S5: contenders' names, pools, saturation, and cells over seeds."""
+"""Shared by S2, S3, S5 and U2: contenders' names, pools, saturation, and cells over seeds."""
 
 from collections.abc import Iterable, Sequence
 from math import exp, log
@@ -29,6 +29,13 @@ def group_by_key(
     for each in cells:
         found.setdefault(each.key, []).append(each)
     return found
+
+
+def trace_part(trace: Workload, requests: int, seed: int, seeds: int) -> Workload:
+    """`requests` consecutive requests, or all; the parts of seeds are evenly spaced."""
+    spare = max(len(trace) - requests, 0)
+    first = spare * seed // max(seeds - 1, 1)
+    return trace.take(slice(first, first + requests))
 
 
 def saturated_rate(scenario: Scenario, engine: EngineModel, seed: int) -> float:

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS
+from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS, trace_part
 from gateway.replay import comparison
 from gateway.replay.comparison import Case, Contender
 from gateway.replay.cost.model import EngineModel
@@ -99,13 +99,6 @@ def scenario(workload: Workload, regime: Regime, requests: int, seed: int, seeds
     return Scenario(
         source=workload, arrivals=regime.arrivals, sample_size=requests, predictor="recorded"
     )
-
-
-def trace_part(trace: Workload, requests: int, seed: int, seeds: int) -> Workload:
-    """`requests` consecutive requests, or all; the parts of seeds are evenly spaced."""
-    spare = max(len(trace) - requests, 0)
-    first = spare * seed // max(seeds - 1, 1)
-    return trace.take(slice(first, first + requests))
 
 
 def cases(

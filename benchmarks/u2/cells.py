@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from benchmarks.harness.contenders import OUR_ORACLE, OURS, pool_of
+from benchmarks.harness.contenders import OUR_ORACLE, OURS, pool_of, trace_part
 from gateway.evaluation.arrivals import SEED
 from gateway.evaluation.corpus import read_corpus
 from gateway.evaluation.lengths import count_words
@@ -85,19 +85,22 @@ def engine_for(workload: Workload, engine: EngineModel) -> EngineModel:
     return pool_of(POOL, engine, workload)
 
 
-def scenario(source: str, workload: Workload, requests: int) -> Scenario:
-    """The first requests of the trace with noisy predictions, or texts drawn at random."""
+def scenario(source: str, workload: Workload, requests: int, seed: int, seeds: int) -> Scenario:
+    """A seed's requests: part of the trace with noisy predictions, or texts drawn at random."""
     if source == TRACE:
-        return Scenario(source=workload.take(slice(requests)), arrivals=TRACE, predictor="noise")
+        part = trace_part(workload, requests, seed, seeds)
+        return Scenario(source=part, arrivals=TRACE, predictor="noise")
     return Scenario(source=workload, arrivals="poisson", sample_size=requests, predictor="recorded")
 
 
-def case(fleet: Fleet, whole: Scenario, engine: EngineModel, rate_s: float) -> Case[Fleet]:
+def case(
+    fleet: Fleet, whole: Scenario, engine: EngineModel, rate_s: float, seed: int
+) -> Case[Fleet]:
     """A fleet at `LOAD`; `rate_s` is the saturated rate of one engine of full speed."""
     return Case(
         key=fleet,
-        seed=0,
-        requests=partial(whole.workload, LOAD * rate_s * sum(fleet.speeds), 0),
+        seed=seed,
+        requests=partial(whole.workload, LOAD * rate_s * sum(fleet.speeds), seed),
         engine=engine,
         contenders=tuple(contenders(fleet.source)),
         speeds=fleet.speeds,

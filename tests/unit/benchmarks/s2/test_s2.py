@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, pool_of
+from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, pool_of, trace_part
 from benchmarks.harness.report import rows_table
 from benchmarks.s2.cells import (
     COMPARED,
@@ -25,7 +25,6 @@ from benchmarks.s2.cells import (
     loads_of,
     regimes,
     scenario,
-    trace_part,
 )
 from benchmarks.s2.plots import draw_deciles, draw_loads
 from benchmarks.s2.rows import Point, gain_row, points, rows_of, source_row
