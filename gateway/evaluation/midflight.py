@@ -52,6 +52,6 @@ def _errors(
 ) -> tuple[Floats, Floats]:
     """Absolute errors of the conditional and of the static estimate, (n,) each."""
     remaining = tokens - generated
-    lengths = LengthDistributions(np.exp(forecast.log_quantiles), limits, generated)
+    lengths = LengthDistributions.of_quantiles(np.exp(forecast.log_quantiles), limits, generated)
     static = np.maximum(forecast.median - generated, 1.0)
     return np.abs(lengths.remaining_quantile(0.5) - remaining), np.abs(static - remaining)

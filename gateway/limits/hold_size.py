@@ -22,7 +22,7 @@ def further_hold(quantiles: Quantiles, max_tokens: int, generated: int) -> int:
 
     They are the P90 of what remains of an answer that has not ended after `generated` tokens.
     """
-    lengths = LengthDistributions(
+    lengths = LengthDistributions.of_quantiles(
         np.array([quantiles], dtype=np.float64),
         np.array([max_tokens], dtype=np.float64),
         np.array([generated], dtype=np.float64),

@@ -16,9 +16,10 @@ A sequence with a shared prefix counts with its own pages only; see `prefix_fore
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil, erfc, sqrt
 from statistics import NormalDist
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from msgspec import Struct, structs
@@ -72,10 +73,14 @@ def interval_count(steps: int) -> int:
 
 
 class PageUse(Struct, frozen=True):
-    """Mean and variance of the pages of one sequence in each interval ahead: (H,) each."""
+    """Mean and variance of pages in each interval ahead: of a sequence (H,), of several (n, H)."""
 
     mean: Floats
     variance: Floats
+
+
+_Use: TypeAlias = tuple[PageUse, MemberUse | None]  # of a request, and of it in its prefix
+NOTHING_USED: Final = PageUse(np.zeros((0, 0)), np.zeros((0, 0)))
 
 
 class _StepGrid(Struct, frozen=True):
@@ -127,7 +132,8 @@ class FuturePeak:
         self._cost: EngineCost | None = None
         self._current_prices: Prices | None = None
         self._binding_interval = 0  # where the latest request failed that did not pay
-        self._joined: dict[str, PageUse] = {}
+        self._joined: dict[str, PageUse | int] = {}  # by number: a row of `_read`
+        self._read = NOTHING_USED  # of what ran at the refresh
         self._prefixes = PrefixForecast()
         self._assumed: Quantiles | None = None
         self._withheld = 0
@@ -174,12 +180,10 @@ class FuturePeak:
         page_tokens, count = self._capacity.page_tokens, len(self._mean)
         grouped = _any_prefix(running)
         pages, survivals = _pages_ahead(running, page_tokens, count, grouped=grouped)
-        means, variances = pages * survivals, pages**2 * survivals * (1 - survivals)
-        self._joined = {
-            sequence.id: PageUse(mean, variance)
-            for sequence, mean, variance in zip(running, means, variances, strict=True)
-        }
-        self._mean, self._variance = means.sum(axis=0), variances.sum(axis=0)
+        means = pages * survivals
+        self._read = PageUse(means, pages * means * (1 - survivals))
+        self._joined = {sequence.id: row for row, sequence in enumerate(running)}
+        self._mean, self._variance = means.sum(axis=0), self._read.variance.sum(axis=0)
         if grouped or self._prefixes:
             self._prefixes.clear()
             for sequence, mean, survival in zip(running, means, survivals, strict=True):
@@ -204,6 +208,8 @@ class FuturePeak:
         """A sequence left the engine; an unknown id is ignored."""
         use = self._joined.pop(request_id, None)
         if use is not None and not self._outdated:
+            if isinstance(use, int):
+                use = PageUse(self._read.mean[use], self._read.variance[use])
             self._mean = self._mean - use.mean
             self._variance = np.maximum(self._variance - use.variance, 0.0)
             self._changed()
@@ -220,7 +226,7 @@ class FuturePeak:
 
     def force(self, request: QueuedRequest) -> None:
         """Admit a request whether it fits or not."""
-        self._join(request, *self._use(request))
+        self._join(request, *self._use(request, *self._course(request)))
 
     def pin(self, prefix: SharedPrefix) -> None:
         """Count a prefix whole at every step ahead, until `unpin`."""
@@ -260,10 +266,11 @@ class FuturePeak:
     def _try_join(self, request: QueuedRequest) -> bool:
         if not (self._capacity.allows(len(self._joined)) and self._fits_now(request)):
             return False
-        starts = self._pays(request) if self._cost is not None else self._fits_ahead(request)
-        if starts:
-            self.force(request)
-        return starts
+        use = self._paid_use(request) if self._cost is not None else self._fitting_use(request)
+        if use is None:
+            return False
+        self._join(request, *use)
+        return True
 
     def _fits_now(self, request: QueuedRequest) -> bool:
         """Whether its prompt fits next to the mean use of this step."""
@@ -272,14 +279,15 @@ class FuturePeak:
             own -= self._prefix_pages(request)
         return bool(self._mean[self._steps] + own <= self._available)
 
-    def _fits_ahead(self, request: QueuedRequest) -> bool:
-        """Whether mean + z·sd stays within the pool: the rule without the engine's cost."""
+    def _fitting_use(self, request: QueuedRequest) -> _Use | None:
+        """What it uses if mean + z·sd stays within the pool: the rule without the engine's cost."""
         if self._exceeds_at(self._find_peak_interval(), request):
-            return False
-        return self._peak(*self._with(request, *self._use(request))) <= self._available
+            return None
+        use = self._use(request, *self._course(request))
+        return use if self._peak(*self._with(request, *use)) <= self._available else None
 
-    def _pays(self, request: QueuedRequest) -> bool:
-        """Whether what the request produces is worth what it may lose, at each step ahead."""
+    def _paid_use(self, request: QueuedRequest) -> _Use | None:
+        """What it uses if what it produces is worth what it may lose, at each step ahead."""
         lost_s, produced_s = self._prices.lost_s, self._prices.produced_s
         grid = self._grids[self._steps]
         enough = max(
@@ -287,18 +295,15 @@ class FuturePeak:
         )
         enough = min(enough, request.max_tokens + 1)
         ahead = slice(self._steps + 1, int(grid.first.searchsorted(enough)))
-        if ahead.stop <= ahead.start:
-            return True
         plain = request.prefix is None
         if plain and ahead.start <= self._binding_interval < ahead.stop and self._loses_at(request):
-            return False
-        survival, pages = self._course(request, ahead)
-        if plain:
-            mean = self._mean[ahead] + pages * survival
-            variance = self._variance[ahead] + pages**2 * survival * (1 - survival)
-        else:
-            whole = self._with(request, *self._use(request))
-            mean, variance = whole[0][ahead], whole[1][ahead]
+            return None
+        survival, pages = self._course(request)
+        use = self._use(request, survival, pages)
+        if ahead.stop <= ahead.start:
+            return use
+        whole = self._with(request, *use)
+        mean, variance, survival = whole[0][ahead], whole[1][ahead], survival[ahead]
         excess = mean - (self._available + HALF_PAGE)
         exceeded = np.interp(excess / np.sqrt(variance + MIN_VARIANCE), TAIL_POINTS, TAIL_CHANCES)
         steps = grid.steps[ahead]
@@ -310,7 +315,8 @@ class FuturePeak:
         worst = int(loses.argmax())
         if loses[worst]:
             self._binding_interval = ahead.start + worst
-        return not loses[worst]
+            return None
+        return use
 
     def _loses_at(self, request: QueuedRequest) -> bool:
         """Whether a request does not pay at the binding interval: a cheap test that often settles.
@@ -409,26 +415,28 @@ class FuturePeak:
             self._variance = np.maximum(self._variance + change.variance, 0.0)
             self._changed()
 
-    def _use(self, request: QueuedRequest) -> tuple[PageUse, MemberUse | None]:
+    def _use(self, request: QueuedRequest, survival: Floats, pages: Floats) -> _Use:
         """Own pages of a request that starts now, and its part in its prefix's life."""
-        survival, pages = self._course(request, slice(None))
         if request.prefix is None:
-            return PageUse(pages * survival, pages**2 * survival * (1 - survival)), None
+            mean = pages * survival
+            return PageUse(mean, pages * mean * (1 - survival)), None
         own = pages - self._prefix_pages(request)
         mean = own * survival
         return PageUse(mean, own * mean * (1 - survival)), member_use(survival, mean)
 
-    def _course(self, request: QueuedRequest, ahead: slice) -> tuple[Floats, Floats]:
-        """P(it runs) and its pages, its prefix included, in these intervals if it starts now."""
+    def _course(self, request: QueuedRequest) -> tuple[Floats, Floats]:
+        """P(it runs) and its pages, its prefix included, in each interval if it starts now."""
         grid = self._grids[self._steps]
         function = survival_function(self._quantiles(request), request.max_tokens)
-        survival = np.exp(-np.interp(grid.logs[ahead], function.knots, function.hazards))
-        survival[grid.first[ahead].searchsorted(request.max_tokens, side="right") :] = 0.0
-        tokens = request.prompt_tokens + np.minimum(grid.last[ahead], request.max_tokens)
+        survival = function.ahead(grid.logs)
+        survival[grid.first.searchsorted(request.max_tokens, side="right") :] = 0.0
+        tokens = request.prompt_tokens + np.minimum(grid.last, request.max_tokens)
         return survival, np.ceil(tokens / self._capacity.page_tokens)
 
 
+@lru_cache(maxsize=256)
 def _step_grid(offset: int, count: int) -> _StepGrid:
+    """The same for all pools of a size: several engines read it in turn."""
     last = np.maximum(INTERVAL_ENDS[:count] - offset, 0.0)
     first = np.maximum(INTERVAL_STARTS[:count] - offset, 0.0)
     return _StepGrid(last, first, last - first + 1, np.log(np.maximum(first, 1.0)))

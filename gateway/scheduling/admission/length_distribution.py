@@ -8,9 +8,9 @@ last two (lengths are heavy-tailed: TIE, arXiv 2604.00499); P(N > max_tokens) = 
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import exp, log
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
@@ -20,39 +20,61 @@ from gateway.scheduling.requests import Quantiles, RunningSequence
 LEVEL_HAZARDS: Final = -np.log1p(-np.array(LEVELS))  # cumulative, at each quantile
 MIN_PIECE_WIDTH: Final = 1e-9  # of a piece in ln x, where quantiles are equal
 LEVEL_HAZARD_LIST: Final[list[float]] = LEVEL_HAZARDS.tolist()
+NEXT_STEP: Final = np.array([1.0])
+NO_PIECES: Final = np.zeros((0, 8))
 LN2: Final = log(2.0)
 MIN_TAIL_HALVING: Final = log(1.05)  # of ln x: the tail halves over 5 % of the length or more
 MAX_LOG_LENGTH: Final = 32.0  # ln of a length beyond any max_tokens
 
 
 class LengthDistributions:
-    """Distributions of n sequences' lengths: quantiles (n, 6), max_tokens and generated (n,)."""
+    """Distributions of n sequences' lengths.
 
-    def __init__(self, quantiles: Floats, max_tokens: Floats, generated: Floats) -> None:
+    `knots` and `hazards` (n, 8) are their pieces; `max_tokens` and `generated` are (n,).
+    """
+
+    def __init__(
+        self, knots: Floats, hazards: Floats, max_tokens: Floats, generated: Floats
+    ) -> None:
+        self._knots = knots
+        self._hazards = hazards
         self.max_tokens = max_tokens
         self.generated = generated
-        within = np.clip(quantiles, 1.0, max_tokens[:, None])
-        self._knots, self._hazards = _pieces(np.log(np.maximum.accumulate(within, axis=1)))
-        self._spent = self._hazard(generated[:, None] + 1.0)  # (n, 1)
 
     @classmethod
-    def of(cls, running: Sequence[RunningSequence]) -> "LengthDistributions":
+    def of(cls, running: Sequence[RunningSequence]) -> Self:
         """The distributions of these sequences, in order."""
-        quantiles = np.array([sequence.quantiles for sequence in running], dtype=np.float64)
-        limits = [(sequence.max_tokens, sequence.generated) for sequence in running]
-        columns = np.array(limits, dtype=np.float64).reshape(-1, 2)
-        return cls(quantiles.reshape(-1, 6), columns[:, 0], columns[:, 1])
+        known = [survival_function(each.quantiles, each.max_tokens).pieces for each in running]
+        pieces = np.concatenate([NO_PIECES, *known]).reshape(-1, 2, 8)
+        max_tokens = np.array([each.max_tokens for each in running], np.float64)
+        generated = np.array([each.generated for each in running], np.float64)
+        return cls(pieces[:, 0], pieces[:, 1], max_tokens, generated)
+
+    @classmethod
+    def of_quantiles(cls, quantiles: Floats, max_tokens: Floats, generated: Floats) -> Self:
+        """The same of sequences by their quantiles, (n, 6)."""
+        within = np.clip(quantiles, 1.0, max_tokens[:, None])
+        pieces = _pieces(np.log(np.maximum.accumulate(within, axis=1)))
+        return cls(*pieces, max_tokens, generated)
 
     def survival(self, horizons: Floats) -> Floats:
-        """P(still running h steps from now) for whole steps h ≥ 0, (H,): returns (n, H).
+        """P(still running h steps from now) for whole steps h ≥ 0, rising, (H,): returns (n, H).
 
         A sequence runs through the step of its last token: 1 at h ≤ 1, 0 beyond max_tokens.
         """
-        lengths = self.generated[:, None] + horizons  # (n, H)
-        survival = np.exp(np.minimum(self._spent - self._hazard(lengths), 0.0))
-        survival[lengths > self.max_tokens[:, None]] = 0.0
-        survival[:, horizons == 0] = 1.0
+        survival = np.zeros((len(self.generated), len(horizons)))
+        count = self.intervals_of(horizons)
+        lengths = self.generated[:, None] + np.concatenate((NEXT_STEP, horizons[:count]))
+        hazards = self._hazard(lengths)  # (n, 1 + count)
+        alive = np.exp(np.minimum(hazards[:, :1] - hazards[:, 1:], 0.0))
+        survival[:, :count] = alive * (lengths[:, 1:] <= self.max_tokens[:, None])
+        survival[:, : horizons.searchsorted(0.0, side="right")] = 1.0
         return survival
+
+    def intervals_of(self, horizons: Floats) -> int:
+        """How many of these rising horizons any sequence may reach."""
+        longest = float((self.max_tokens - self.generated).max(initial=0.0))
+        return int(horizons.searchsorted(longest, side="right"))
 
     def remaining_quantile(self, level: float) -> Floats:
         """The quantile of the remaining tokens at this level: (n,), at least 1."""
@@ -61,10 +83,16 @@ class LengthDistributions:
         remaining: Floats = np.maximum(np.minimum(length, self.max_tokens) - self.generated, 1.0)
         return remaining
 
+    @cached_property
+    def _spent(self) -> Floats:
+        """The hazard up to the next token, (n, 1)."""
+        return self._hazard(self.generated[:, None] + 1.0)
+
     def _hazard(self, lengths: Floats) -> Floats:
         """-ln P(N ≥ x) of each row at its lengths (n, H)."""
         logs = np.log(np.maximum(lengths, 1.0))
-        return _interpolated(np.maximum(logs, self._knots[:, :1]), self._knots, self._hazards)
+        np.maximum(logs, self._knots[:, :1], out=logs)
+        return _interpolated(logs, self._knots, self._hazards)
 
 
 def _pieces(ends: Floats) -> tuple[Floats, Floats]:
@@ -82,10 +110,19 @@ def _pieces(ends: Floats) -> tuple[Floats, Floats]:
 
 
 class SurvivalFunction(NamedTuple):
-    """P(N ≥ x) of one fresh request by its cumulative hazard, piecewise linear through 8 knots."""
+    """P(N ≥ x) of one fresh request by its cumulative hazard, piecewise linear through 8 knots.
+
+    `pieces` (2, 8) are both as an array.
+    """
 
     knots: list[float]
     hazards: list[float]
+    pieces: Floats
+
+    def ahead(self, logs: Floats) -> Floats:
+        """The same at many steps after the start, by their logarithms: at least 0."""
+        survival: Floats = np.exp(-np.interp(logs, self.pieces[0], self.pieces[1]))
+        return survival
 
     def at(self, step: float) -> float:
         """P(still running `step` steps after the start), ignoring max_tokens."""
@@ -110,7 +147,8 @@ def survival_function(quantiles: Quantiles, max_tokens: int) -> SurvivalFunction
         knots.append(max(end, knots[-1] + MIN_PIECE_WIDTH))
     tail = LN2 / max(ends[-1] - ends[P90], MIN_TAIL_HALVING)
     hazards = [0.0, *LEVEL_HAZARD_LIST, LEVEL_HAZARD_LIST[-1] + tail * (MAX_LOG_LENGTH - knots[-1])]
-    return SurvivalFunction([*knots, MAX_LOG_LENGTH], hazards)
+    knots.append(MAX_LOG_LENGTH)
+    return SurvivalFunction(knots, hazards, np.array((knots, hazards)))
 
 
 def _interpolated(x: Floats, knots: Floats, values: Floats) -> Floats:

@@ -57,11 +57,14 @@ class Ahead(NamedTuple):
     others_s: Floats
 
 
-class _Member(Struct, frozen=True):
-    """A sequence's part in what an engine has ahead: (H,) each."""
+class _Part(Struct, frozen=True):
+    """What sequences have ahead in the first intervals: of one (k,), of several (n, k) each."""
 
     survival: Floats
     tokens: Floats
+
+
+NO_PART: Final = _Part(np.zeros((0, 0)), np.zeros((0, 0)))
 
 
 class WorkForecast:
@@ -72,7 +75,8 @@ class WorkForecast:
         self._tokens = np.zeros((engines, len(WIDTHS)))
         self._uncomputed = np.zeros(engines)  # prompt tokens
         self._prompts = np.zeros(engines)  # prompt tokens in a step, on recent average
-        self._members: list[dict[str, _Member]] = [{} for _ in range(engines)]
+        self._read = [NO_PART] * engines  # of what ran at the refresh
+        self._members: list[dict[str, _Part | int]] = [{} for _ in range(engines)]  # or its row
         self._step_s, self._prompt_s, self._sequence_s, self._token_s, self._read_s = np.zeros(
             (5, engines)
         )
@@ -118,14 +122,14 @@ class WorkForecast:
             self._uncomputed[engine] = 0.0
             return
         lengths = LengthDistributions.of(running)
-        survivals = lengths.survival(MIDDLES)
-        held = np.array([[each.kv_tokens] for each in running], np.float64)
-        tokens = survivals * (held + MIDDLES)
-        self._members[engine] = {
-            each.id: _Member(survival, own)
-            for each, survival, own in zip(running, survivals, tokens, strict=True)
-        }
-        self._sequences[engine], self._tokens[engine] = survivals.sum(axis=0), tokens.sum(axis=0)
+        middles = MIDDLES[: lengths.intervals_of(MIDDLES)]
+        survival = lengths.survival(middles)
+        held = np.array([each.kv_tokens for each in running], np.float64)[:, None]
+        tokens = survival * (held + middles)
+        self._read[engine] = _Part(survival, tokens)
+        self._members[engine] = {each.id: row for row, each in enumerate(running)}
+        self._sequences[engine, : len(middles)] = survival.sum(axis=0)
+        self._tokens[engine, : len(middles)] = tokens.sum(axis=0)
         unstarted = sum(each.prompt_tokens for each in running if not each.generated)
         self._uncomputed[engine] = min(self._uncomputed[engine], unstarted)
 
@@ -141,32 +145,44 @@ class WorkForecast:
         """A sequence starts on an engine, which has `known` tokens of its prompt."""
         survival, held = self._survival(sequence), _held(sequence)
         self._latest = "", WIDTHS
-        member = _Member(survival, survival * (held + MIDDLES))
-        self._members[engine][sequence.id] = member
-        self._sequences[engine] += member.survival
-        self._tokens[engine] += member.tokens
+        count = len(survival)
+        part = _Part(survival, survival * (held + MIDDLES[:count]))
+        self._members[engine][sequence.id] = part
+        self._sequences[engine, :count] += part.survival
+        self._tokens[engine, :count] += part.tokens
         uncomputed = max(held - known, 0)
         self._uncomputed[engine] += uncomputed
         self._prompts[engine] += uncomputed / RECENT_STEPS
 
     def leave(self, engine: int, sequence_id: str) -> None:
         """A sequence left an engine; an unknown one is ignored."""
-        member = self._members[engine].pop(sequence_id, None)
-        if member is not None:
-            sequences, tokens = self._sequences[engine], self._tokens[engine]
-            np.maximum(sequences - member.survival, 0.0, out=sequences)
-            np.maximum(tokens - member.tokens, 0.0, out=tokens)
+        part = self._members[engine].pop(sequence_id, None)
+        if part is not None:
+            part = self._part(engine, part)
+            count = len(part.survival)
+            sequences, tokens = self._sequences[engine, :count], self._tokens[engine, :count]
+            np.maximum(sequences - part.survival, 0.0, out=sequences)
+            np.maximum(tokens - part.tokens, 0.0, out=tokens)
+
+    def _part(self, engine: int, part: _Part | int) -> _Part:
+        """A member's part, which may be a row of what was read."""
+        if isinstance(part, _Part):
+            return part
+        read = self._read[engine]
+        return _Part(read.survival[part], read.tokens[part])
 
     def ahead(self, sequence: QueuedRequest | RunningSequence, known: Sequence[int]) -> Ahead:
         """What starting this sequence now would mean on each engine.
 
         `known` (E,) are the tokens from its start that the engine has computed already.
         """
-        weights = self._survival(sequence) * WIDTHS
-        held = _held(sequence)
-        steps = float(weights.sum())
-        reads = weights * (held + MIDDLES)
-        met, met_reads = self._sequences.dot(np.stack((weights, reads), axis=1)).T  # (E,) each
+        survival = self._survival(sequence)
+        count, held = len(survival), _held(sequence)
+        weights = np.empty((count, 2))  # of steps, of the KV tokens that it reads in them
+        np.multiply(survival, WIDTHS[:count], out=weights[:, 0])
+        np.multiply(weights[:, 0], held + MIDDLES[:count], out=weights[:, 1])
+        steps, reads = weights.sum(axis=0).tolist()
+        met, met_reads = self._sequences[:, :count].dot(weights).T  # (E,) each
         if any(known):
             computed = np.array(known, np.float64)
             prompt_reads = (held**2 - computed**2) / 2  # KV tokens
@@ -177,7 +193,7 @@ class WorkForecast:
         own_s = (
             prompt_s
             + met_s
-            + self._token_s * (self._tokens.dot(weights) + float(reads.sum()))
+            + self._token_s * (self._tokens[:, :count].dot(weights[:, 0]) + reads)
             + self._prompt_s * (self._uncomputed + self._prompts * steps)
             + (self._step_s + self._sequence_s) * steps
         )
@@ -187,11 +203,14 @@ class WorkForecast:
     def check(self) -> None:
         """AssertionError if sums and members disagree; for tests."""
         for engine, members in enumerate(self._members):
-            survival = sum(member.survival.sum() for member in members.values())
+            survival = sum(self._part(engine, each).survival.sum() for each in members.values())
             assert np.isclose(self._sequences[engine].sum(), survival)
 
     def _survival(self, sequence: QueuedRequest | RunningSequence) -> Floats:
-        """P(it runs) at the middle of each interval, if it starts or goes on now."""
+        """P(it runs) at the middle of each interval that it may reach, if it starts or goes on now.
+
+        Those of a sequence with `max_tokens` behind it are none.
+        """
         if self._latest[0] != sequence.id:
             self._latest = sequence.id, self._survival_of(sequence)
         return self._latest[1]
@@ -199,13 +218,12 @@ class WorkForecast:
     def _survival_of(self, sequence: QueuedRequest | RunningSequence) -> Floats:
         if sequence.generated:
             started = sequence.started() if isinstance(sequence, QueuedRequest) else sequence
-            survival: Floats = LengthDistributions.of([started]).survival(MIDDLES)[0]
+            lengths = LengthDistributions.of([started])
+            survival: Floats = lengths.survival(MIDDLES[: lengths.intervals_of(MIDDLES)])[0]
             return survival
         quantiles = sequence.quantiles if self._assumed is None else self._assumed
-        function = survival_function(quantiles, sequence.max_tokens)
-        survival = np.exp(-np.interp(LOG_MIDDLES, function.knots, function.hazards))
-        survival[MIDDLES.searchsorted(sequence.max_tokens, side="right") :] = 0.0
-        return survival
+        count = int(MIDDLES.searchsorted(sequence.max_tokens, side="right"))
+        return survival_function(quantiles, sequence.max_tokens).ahead(LOG_MIDDLES[:count])
 
 
 def linear(cost: EngineCost) -> LinearStepTime:
