@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 
 from gateway.generation.scheduler import Scheduler
-from gateway.scheduling.admission.future_peak import INTERVAL_ENDS, interval_count, page_use_ahead
+from gateway.scheduling.admission.page_forecast import INTERVAL_ENDS, interval_count, page_use_ahead
 
 BAND: Final = 1.2815515655446004  # standard deviations to the 0.9 quantile
 MAX_POINTS: Final = 64

@@ -13,7 +13,7 @@ makes the steps of the others longer: in sum by
 
     others_s = n(0)·prompt_s(its own) + Σ_h S(h)·n(h)·(sequence_s + kv_token_s·tokens(h))
 
-Lengths are taken as independent. The sums run over the intervals of `future_peak`, each counted
+Lengths are taken as independent. The sums run over the intervals of `page_forecast`, each counted
 with the values at its middle.
 """
 
@@ -25,12 +25,12 @@ import numpy as np
 from msgspec import Struct
 
 from gateway.quantiles import Floats
-from gateway.scheduling.admission.future_peak import (
+from gateway.scheduling.admission.length_distribution import LengthDistributions, survival_function
+from gateway.scheduling.admission.page_forecast import (
     INTERVAL_ENDS,
     INTERVAL_STARTS,
     interval_count,
 )
-from gateway.scheduling.admission.length_distribution import LengthDistributions, survival_function
 from gateway.scheduling.admission.prices import EngineCost, LinearStepTime
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 from gateway.scheduling.serving_time import PRIOR

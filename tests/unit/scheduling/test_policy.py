@@ -199,7 +199,7 @@ class PolicyDriver:
 
 def peak_of(admission: FuturePeak) -> float:
     """Mean + z·sd of the peak page use until all running sequences finish."""
-    return admission._peak(admission._mean, admission._variance)
+    return admission._peak(admission._ahead.mean, admission._ahead.variance)
 
 
 def after(steps: int, sequence: RunningSequence) -> RunningSequence:

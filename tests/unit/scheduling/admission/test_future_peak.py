@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.scheduling.admission.future_peak import (
-    INTERVAL_STARTS,
-    REFRESH_STEPS,
-    FuturePeak,
-    page_use_ahead,
-)
+from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.admission.length_distribution import LengthDistributions
+from gateway.scheduling.admission.page_forecast import (
+    INTERVAL_STARTS,
+    REFRESH_STEPS,
+    page_use_ahead,
+)
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
 MakeRequest = Callable[..., QueuedRequest]
@@ -42,7 +42,7 @@ def an_admission(
 
 def peak_of(admission: FuturePeak) -> float:
     """Mean + z·sd of the peak page use until all running sequences finish."""
-    return admission._peak(admission._mean, admission._variance)
+    return admission._peak(admission._ahead.mean, admission._ahead.variance)
 
 
 def use_at(
@@ -140,9 +140,11 @@ def test_candidate_counts_like_the_running_sequence(
     request = a_request(prompt, quantiles=drawn, max_tokens=longest)
     admission = an_admission(pages=POOL // page, page=page)
     admission.force(request)
-    mean, variance = page_use_ahead([request.started()], page, len(admission._mean))
-    assert admission._mean == pytest.approx(mean[0], rel=1e-5, abs=1e-3)
-    assert np.sqrt(admission._variance) == pytest.approx(np.sqrt(variance[0]), rel=1e-3, abs=1.0)
+    mean, variance = page_use_ahead([request.started()], page, len(admission._ahead.mean))
+    assert admission._ahead.mean == pytest.approx(mean[0], rel=1e-5, abs=1e-3)
+    assert np.sqrt(admission._ahead.variance) == pytest.approx(
+        np.sqrt(variance[0]), rel=1e-3, abs=1.0
+    )
 
 
 @given(st.lists(sizes, max_size=6), newcomers, st.integers(0, REFRESH_STEPS), pages_of, margins)
@@ -230,7 +232,7 @@ def test_leave_undoes_admission(
     running = [a_sequence(p, g, generated=spent) for p, g, spent in drawn]
     admission = an_admission(running)
     admission.advance(steps)
-    mean, variance = admission._mean, admission._variance
+    mean, variance = admission._ahead.mean, admission._ahead.variance
     requests = [a_request(p, g) for p, g in new]
     joined = requests[: admission.admit(requests)]
     for request in requests[len(joined) :]:
@@ -238,8 +240,8 @@ def test_leave_undoes_admission(
     random.shuffle(requests)
     for request in [*requests, *requests]:
         admission.leave(request.id)
-    assert admission._mean == pytest.approx(mean, abs=1e-6)
-    assert admission._variance == pytest.approx(variance, abs=1e-6)
+    assert admission._ahead.mean == pytest.approx(mean, abs=1e-6)
+    assert admission._ahead.variance == pytest.approx(variance, abs=1e-6)
     assert admission.empty == (not running)
 
 

@@ -129,7 +129,7 @@ def test_start_pays_if_it_does_at_every_step(
     admission._binding_interval = binding
     pays, nearest = pays_at_every_step(request, running, pages, page, since, cost)
     assume(nearest > 1e-3)
-    fits = admission._mean[since] + ceil(newcomer[0] / page) <= pages
+    fits = admission._ahead.mean[since] + ceil(newcomer[0] / page) <= pages
     assert admission.admit([request]) == (fits and pays)
 
 

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.scheduling.admission.future_peak import INTERVAL_ENDS, INTERVAL_STARTS, FuturePeak
+from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.admission.interface import Admission, Capacity
 from gateway.scheduling.admission.ledger import HeldPages, held_pages
 from gateway.scheduling.admission.length_distribution import LengthDistributions
+from gateway.scheduling.admission.page_forecast import INTERVAL_ENDS, INTERVAL_STARTS
 from gateway.scheduling.admission.reservation import ReservationRule, SumOfReservations
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
 
@@ -92,8 +93,10 @@ def test_future_peak_is_that_of_all_outcomes(
         admission.pin(prefix)
     admission.refresh(running)
     mean, variance = by_every_outcome(running, pinned, place)
-    assert admission._mean[place] == pytest.approx(mean, abs=1e-6)
-    assert sqrt(admission._variance[place]) == pytest.approx(sqrt(variance), rel=1e-5, abs=1e-4)
+    assert admission._ahead.mean[place] == pytest.approx(mean, abs=1e-6)
+    assert sqrt(admission._ahead.variance[place]) == pytest.approx(
+        sqrt(variance), rel=1e-5, abs=1e-4
+    )
 
 
 @given(events)
@@ -107,8 +110,8 @@ def test_future_peak_kept_up_event_by_event_equals_a_fresh_one(
         fresh.pin(prefix)
     for request in running:
         fresh.force(request)
-    assert admission._mean == pytest.approx(fresh._mean, abs=1e-3)
-    assert admission._variance == pytest.approx(fresh._variance, rel=1e-3, abs=1e-1)
+    assert admission._ahead.mean == pytest.approx(fresh._ahead.mean, abs=1e-3)
+    assert admission._ahead.variance == pytest.approx(fresh._ahead.variance, rel=1e-3, abs=1e-1)
     assert admission.empty == (not running)
 
 
@@ -181,8 +184,8 @@ def test_page_use_of_a_lone_request_is_the_same_with_and_without_a_prefix(
     request = a_request(50, request_id="x")
     plain.force(request)
     grouped.force(replace(request, prefix=SharedPrefix("p", 40)))
-    assert grouped._mean == pytest.approx(plain._mean, abs=1e-6)
-    assert grouped._variance == pytest.approx(plain._variance, abs=1e-4)
+    assert grouped._ahead.mean == pytest.approx(plain._ahead.mean, abs=1e-6)
+    assert grouped._ahead.variance == pytest.approx(plain._ahead.variance, abs=1e-4)
 
 
 @pytest.mark.parametrize("rule", ["peak", "held"])

@@ -99,7 +99,7 @@ def test_distrust_changes_neither_order_nor_admission(a_request: MakeRequest) ->
     admission = FuturePeak(3.0)
     policy = RankedPolicy("plain", by_ratio, admission=admission)
     admission.force(a_request())
-    peak = admission._peak(admission._mean, admission._variance)
+    peak = admission._peak(admission._ahead.mean, admission._ahead.variance)
     policy.trust(trusted=False)
     assert (policy.order, admission.z, admission.stale) == ("policy", 3.0, False)
-    assert admission._peak(admission._mean, admission._variance) == peak
+    assert admission._peak(admission._ahead.mean, admission._ahead.variance) == peak

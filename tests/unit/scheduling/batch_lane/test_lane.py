@@ -169,7 +169,7 @@ def test_batch_start_keeps_the_expected_use_within_the_pool(
                 for prefix in pinned:
                     expected.pin(prefix)
                 expected.refresh(gateway.running())
-                assert expected._mean.max() <= PAGES * 1.001
+                assert expected._ahead.mean.max() <= PAGES * 1.001
             first = False
         gateway.step()
 

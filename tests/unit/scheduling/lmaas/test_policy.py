@@ -241,7 +241,7 @@ def exact_peak(running: list[RunningSequence]) -> float:
 
 def peak_once_refreshed(admission: FuturePeak, running: list[RunningSequence]) -> float:
     admission.refresh(running)
-    return admission._peak(admission._mean, admission._variance)
+    return admission._peak(admission._ahead.mean, admission._ahead.variance)
 
 
 def test_short_queue_is_served_in_order_of_arrival(a_request: MakeRequest) -> None:

@@ -101,7 +101,7 @@ class Engines:
         if lane.active and not lane._outdated:
             assert isinstance(lane.admission, RoutedLaneAdmission)
             for ledger, running in zip(lane.admission._peaks, self.running, strict=True):
-                assert set(ledger._joined) == set(running)
+                assert set(ledger._ahead._joined) == set(running)
 
 
 def sent_to_the_best_that_fits(
