@@ -195,8 +195,11 @@ class FuturePeak:
         now = self._ahead.now
         if self._cost is None or now is None or request.prefix is not None:
             return False
+        most, pages = now.joined(request), self._available + HALF_PAGE
+        if most.deviations(pages, STEPS_BETWEEN_DECISIONS) < 0:
+            return False
         last = float(self._ahead.grid.last[self._intervals(request).stop - 1])
-        chance = now.joined(request).chance_beyond(self._available + HALF_PAGE, last)
+        chance = most.chance_beyond(pages, last)
         steps = min(STEPS_BETWEEN_DECISIONS, request.max_tokens)
         generated = steps * self._ahead.survival(request).at(steps)
         loss_s = self._prices.lost_s * (request.prompt_tokens + last) * chance
@@ -217,12 +220,17 @@ class FuturePeak:
         plain = request.prefix is None
         if plain and ahead.start <= self._binding_interval < ahead.stop and self._loses_at(request):
             return None
-        survival, pages = self._ahead.course(request)
-        use = self._ahead.use_in(request, survival, pages)
+        course = self._ahead.course(request)
         if ahead.stop <= ahead.start:
-            return use
-        whole = self._ahead.sums_with(request, use)
-        mean, variance, survival = whole[0][ahead], whole[1][ahead], survival[ahead]
+            return self._ahead.use_in(request, *course)
+        survival, pages = course[0][ahead], course[1][ahead]
+        if plain:
+            own = pages * survival
+            mean = self._ahead.mean[ahead] + own
+            variance = self._ahead.variance[ahead] + pages * own * (1 - survival)
+        else:
+            whole = self._ahead.sums_with(request, self._ahead.use_in(request, *course))
+            mean, variance = whole[0][ahead], whole[1][ahead]
         excess = mean - (self._available + HALF_PAGE)
         exceeded = np.interp(excess / np.sqrt(variance + MIN_VARIANCE), TAIL_POINTS, TAIL_CHANCES)
         steps = grid.steps[ahead]
@@ -235,7 +243,7 @@ class FuturePeak:
         if loses[worst]:
             self._binding_interval = ahead.start + worst
             return None
-        return use
+        return self._ahead.use_in(request, *course)
 
     def _loses_at(self, request: QueuedRequest) -> bool:
         """Whether a request does not pay at the binding interval: a cheap test that often settles.
