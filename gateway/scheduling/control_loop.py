@@ -245,7 +245,8 @@ class ControlLoop:
             self._pool = pages, page_tokens, max_running
             self.policy.resize(pages, page_tokens, max_running)
             self.batch_lane.resize(self.policy.admission.capacity)
-        self.limit_batch(None, engine=engine)
+        self._most_background[engine] = None
+        self._limit_lane()
 
     def price(self, cost: EngineCost | None, *, engine: int = 0) -> None:
         """Set the measured cost of an engine, by which admission weighs; None: it is not known."""
@@ -262,7 +263,11 @@ class ControlLoop:
 
         None: it has not; as many as in the other lane. The lane runs as many as all engines may.
         """
-        self._most_background[engine] = most_running
+        if most_running != self._most_background[engine]:  # it is reported with every step
+            self._most_background[engine] = most_running
+            self._limit_lane()
+
+    def _limit_lane(self) -> None:
         limits = [
             self._most_running[number] if most is None else most
             for number, most in enumerate(self._most_background)
