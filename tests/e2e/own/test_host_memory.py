@@ -107,6 +107,28 @@ async def test_many_wait_for_each_other(small: Served, long: dict[str, Any]) -> 
     assert len({answer.choices[0].message.content for answer in answers}) == 1
 
 
+async def test_as_many_run_at_once_as_host_memory_holds(
+    small: Served, long: dict[str, Any]
+) -> None:
+    body = {**long, "max_tokens": 400, "stream": True}
+    more = {"memory": "host-exact", "min_tokens": 400, "ignore_eos": True}
+    began, ended = asyncio.Event(), asyncio.Event()
+    async with small.client() as own, asyncio.timeout(PATIENCE_S):
+
+        async def first() -> None:
+            async for _ in await own.chat.completions.create(**body, extra_body=more):
+                began.set()
+            ended.set()
+
+        async def second() -> None:
+            await began.wait()
+            async for _ in await own.chat.completions.create(**body, extra_body=more):
+                assert not ended.is_set()
+                return
+
+        await asyncio.gather(first(), second())
+
+
 async def test_it_goes_on_after_the_engine_was_killed(small: Served, long: dict[str, Any]) -> None:
     body = {**long, "extra_body": {"memory": "host-exact"}}
     engine = small.engine().pid
