@@ -85,7 +85,7 @@ class Dispatcher:
         self._table.waiting[state.id.hex] = state
         state.queued_step = self._loop.steps
         if state.request.memory != "device" and not self._fits_device(state):
-            state.memory = state.request.memory
+            state.place_on_host("does_not_fit")
         if state.lane == "interactive":  # its bounds and estimates leave jobs out, which yield
             self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
         else:
@@ -139,19 +139,33 @@ class Dispatcher:
         before = self._loop.policy
         if policy is before:
             return
-        if mode_of(policy) == "lockstep":
-            self._refuse_host_memory()
+        returned = self._empty_host_memory() if mode_of(policy) == "lockstep" else []
         self._loop.use(policy, self._table.queued(), self._table.in_engine())
         waiting = len(self._table.waiting)
         log.info("policy_changed", before=before.name, now=policy.name, waiting=waiting)
         self._engines.set_mode(mode_of(policy))
+        if returned:
+            self.resume(returned)
+            self._loop.refresh(self._table.in_engine())
         self.decide_soon()
 
-    def _refuse_host_memory(self) -> None:
-        """End what is in host memory, or waits for it: it does not run in lock step."""
-        for state in self._table:
-            if state.on_host:
+    def _empty_host_memory(self) -> list[RequestState]:
+        """End what only host memory can hold, as nothing runs there in lock step.
+
+        Returns what the device can hold, to go on there.
+        """
+        returned = []
+        for state in [state for state in self._table if state.on_host]:
+            if not self._fits_device(state):
                 self.cancel(state, Unavailable("in lock step nothing runs in host memory"))
+                continue
+            self._host_lane.ended(state.id.hex)
+            state.return_to_device()
+            if state.engine is not None:  # else it goes on with others of the lost engine
+                del self._table.running[state.sequence_id]
+                self._engines[state.engine].cancel([state.sequence_id])
+                returned.append(state)
+        return returned
 
     def resize(self, kv: KvState, engine: int = 0) -> None:
         """Adopt an engine's KV memory size; end queued requests that no longer fit it."""
@@ -323,9 +337,15 @@ class Dispatcher:
             self._engines[number].revise(expected_remainders(states), {})
 
     def _next_dispatch(self) -> Dispatch | None:
-        """What to start now: what fits, or what takes the place of a tenant over its share."""
+        """What to start now.
+
+        What fits; else what host memory takes instead; else what takes the place of a tenant over
+        its share.
+        """
         now_s = self._clock()
         dispatch = self._loop.dispatch(now_s, self._table.in_engine)
+        if dispatch is None:
+            dispatch = self._loop.move_to_host(now_s, self._table.in_engine, self._host_lane)
         kv = self._engines[0].kv
         if dispatch is None and kv is not None:
             dispatch = self._loop.make_room(now_s, self._table.in_engine, kv.free)
@@ -361,6 +381,8 @@ class Dispatcher:
             self._sources.dispatched(state, now_s)
             if state.in_order:
                 self._waits.started(state, now_s)
+            if dispatch.on_host:
+                self._start_on_host(state)
         self._settlement.started(starting)
         self._table.running.update({state.sequence_id: state for state in states})
         self._preemption.starting(states)
@@ -377,6 +399,13 @@ class Dispatcher:
             waited_s=round(dispatch.waited_s, 3),
             preempted=len(dispatch.preempt),
         )
+
+    def _start_on_host(self, state: RequestState) -> None:
+        """Note where a request starts; the policy ordered it if the device could hold it."""
+        if state.host_reason is None:
+            state.place_on_host("would_preempt")
+        assert state.host_reason is not None
+        self._metrics.started_on_host(state.host_reason)
 
     def _passed_by(self, state: RequestState, now_s: float) -> int | None:
         """How many later arrivals left the queue before it; None if the policy orders it not."""

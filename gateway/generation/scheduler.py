@@ -25,6 +25,7 @@ from gateway.generation.engines.group import EngineGroup
 from gateway.generation.engines.session import OUTAGE_S, EngineSession, mode_of
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
+from gateway.generation.insight.host_cost import HostCostLearner
 from gateway.generation.insight.progress import RequestProgress, progress_of
 from gateway.generation.insight.queue_view import QueuePage, read_queue, share_waited_for
 from gateway.generation.insight.queue_waits import QueueWaits
@@ -150,6 +151,7 @@ class Scheduler:
                 self._dispatcher,
                 self.metrics,
                 step_cost,
+                HostCostLearner(host_lane),
                 clock,
             )
             for session, step_cost in zip(self.engine, self._step_costs, strict=True)

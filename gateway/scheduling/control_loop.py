@@ -8,14 +8,18 @@ decisions are the same with and without them.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
+from msgspec import structs
+
 from gateway.scheduling.admission.interface import STEPS_BETWEEN_DECISIONS, Capacity
 from gateway.scheduling.admission.ledger import HeldPages, held_pages
 from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.batch_lane.lane import MAX_PER_LOCKSTEP_BATCH, BatchLane
 from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.host_choice import compare
+from gateway.scheduling.host_lane import HostLane
 from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.magnus.lockstep import halves_of
-from gateway.scheduling.policy import Policy, SharingPolicy, is_lockstep
+from gateway.scheduling.policy import OrderedPolicy, Policy, SharingPolicy, is_lockstep
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
 from gateway.scheduling.routing.admission import RoutedAdmission, RunningOn
 from gateway.scheduling.routing.lane_admission import RoutedLaneAdmission
@@ -54,6 +58,7 @@ class ControlLoop:
         self.steps = 0  # of all engines
         self._last_start = 0  # the step of the last dispatch of what fitted
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
+        self._ordered = policy if isinstance(policy, OrderedPolicy) else None
         self._pool: tuple[int, int, int | None] = 0, 1, None  # pages, tokens per page
         self._most_running: list[int | None] = [None] * self.engines
         self._most_background: list[int | None] = [None] * self.engines  # as measured
@@ -178,6 +183,29 @@ class ControlLoop:
             self._last_start = self.steps
             self._started(dispatch, now_s)
         return dispatch
+
+    def move_to_host(
+        self, now_s: float, running: Callable[[], Sequence[RunningSequence]], lane: HostLane
+    ) -> Dispatch | None:
+        """After `dispatch` returned None: the next request, if it is to run in host memory instead.
+
+        That is if it may, there is room, and all requests are delayed less than by its wait.
+        """
+        policy, cost = self._ordered, self._cost
+        if lane.costs is None or cost is None or policy is None or policy.lockstep:
+            return None
+        request = policy.head(now_s)
+        if request is None or request.host is None or not lane.has_room(request):
+            return None
+        capacity, sequences = policy.admission.capacity, self._interactive(running())
+        if not (sequences and capacity.allows(len(sequences))):
+            return None
+        delays = compare(request, sequences, capacity, cost, lane, len(policy) - 1)
+        if delays is None or not delays.host_pays:
+            return None
+        lane.take(request)
+        self._last_start = self.steps
+        return structs.replace(policy.start_head(now_s), on_host=True)
 
     def make_room(
         self, now_s: float, running: Callable[[], Sequence[RunningSequence]], free_pages: int
@@ -346,6 +374,7 @@ class ControlLoop:
                 policy.arrive(request)
         self.policy = policy
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
+        self._ordered = policy if isinstance(policy, OrderedPolicy) else None
         policy.trust(self.trusted)
         if routed is None:
             self.batch_lane.resize(policy.admission.capacity)
