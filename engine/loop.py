@@ -314,5 +314,6 @@ class StepLoop(Thread):
                 work=launched.work if launched else None,
                 fetched_bytes=launched.fetched_bytes if launched else 0,
                 host_work=launched.host_work if launched else None,
+                swap_token_s=self._memory.host.page_copy_s / self._memory.pool.page_tokens,
             )
         )

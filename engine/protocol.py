@@ -332,7 +332,9 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     `computed` is the number of tokens run through the model. `background_rows` is how many
     sequences from `BACKGROUND` on run at once at most; 0: the engine does not report it. `work` is
     None for a step with sequences in host memory, whose time depends on more: then there is
-    `host_work`; `fetched_bytes` is what these copied to the device. A server that is not ours takes
+    `host_work`; `fetched_bytes` is what these copied to the device. The KV of a
+    preempted token is copied to host memory, or back, in `swap_token_s`, as measured; 0: preempted
+    sequences are always computed again. A server that is not ours takes
     `max_running` sequences now, 0 as many as `EngineInfo` says; since the step before it has
     preempted `unnamed_preemptions` sequences, it does not say which, and the streams of `retries`
     were opened again.
@@ -357,6 +359,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     reused: dict[SequenceId, Tokens] = {}
     fetched_bytes: int = 0
     host_work: HostWork | None = None
+    swap_token_s: float = 0.0
     max_running: int = 0
     unnamed_preemptions: int = 0
     retries: int = 0

@@ -155,7 +155,9 @@ class EngineEvents:
         if learned is not None:
             served = self._session.served
             step_tokens = served.step_tokens or served.context_tokens
-            cost = EngineCost(learned.coefficients, step_tokens)
+            step = self._session.step
+            swap_token_s = step.swap_token_s if step is not None else 0.0
+            cost = EngineCost(learned.coefficients, step_tokens, swap_token_s or None)
             self._loop.price(cost, engine=self._number)
             self._host_cost.price(learned)
 

@@ -289,6 +289,7 @@ class SchedulerScene:
         computed: int = 0,
         work: StepWork | None = None,
         host_work: HostWork | None = None,
+        swap_token_s: float = 0.0,
         unpinned: Many[str] = (),
         engine: int = 0,
     ) -> None:
@@ -306,6 +307,7 @@ class SchedulerScene:
                 computed=computed,
                 work=work,
                 host_work=host_work,
+                swap_token_s=swap_token_s,
             )
         )
 
