@@ -93,7 +93,7 @@ class Dispatcher:
         if state.in_order:
             state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
         self._arrive(state)
-        if state.in_order:
+        if state.lane == "interactive":
             self._expect(state)
         self.decide_soon()
         self._schedule_check()
@@ -101,8 +101,14 @@ class Dispatcher:
     def _expect(self, state: RequestState) -> None:
         """Note when a queued request is expected to start and to end."""
         self._waits.arrived(state)
+        self._expect_finish(state)
+
+    def _expect_finish(self, state: RequestState) -> None:
         start_s = state.trace.expected_start_s
-        state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
+        if state.in_order:
+            state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
+        elif start_s is not None:
+            state.expect_finish(start_s + self._waits.runs_s(state))
 
     def revise(self, state: RequestState, prediction: Prediction) -> None:
         """Take up another prediction, with all others that come before the next decision.
@@ -321,9 +327,7 @@ class Dispatcher:
         for state in waiting:
             if state.lane == "interactive":
                 self._load.revise(state.id.hex, state.predicted_tokens)
-            if state.in_order:
-                start_s = state.trace.expected_start_s
-                state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
+                self._expect_finish(state)
         ordered = [
             [state.to_queued() for state in part if not state.on_host]
             for part in (waiting, running)
@@ -331,7 +335,7 @@ class Dispatcher:
         if any(ordered):
             self._loop.revise(*ordered)
         for state in waiting:
-            if state.in_order:
+            if state.lane == "interactive":
                 self._waits.revised(state)
         for number, states in by_engine(running).items():
             self._engines[number].revise(expected_remainders(states), {})
@@ -379,7 +383,7 @@ class Dispatcher:
                 kv_free_pages=kv.free if kv else None,
             )
             self._sources.dispatched(state, now_s)
-            if state.in_order:
+            if state.lane == "interactive":
                 self._waits.started(state, now_s)
             if dispatch.on_host:
                 self._start_on_host(state)
@@ -451,9 +455,14 @@ class Dispatcher:
         if state.lane == "batch":
             return
         self._load.remove(state.id.hex)
-        if state.in_order and not state.queued_again:
+        if not state.queued_again:
+            self._left(state)
+
+    def _left(self, state: RequestState) -> None:
+        """An interactive request left the queue without a start."""
+        if state.in_order:
             self._positions.withdraw(state.id.hex)
-            self._waits.left(state)
+        self._waits.left(state)
 
     def _fits_device(self, state: RequestState) -> bool:
         """Whether the device holds prompt and longest answer."""
@@ -491,8 +500,6 @@ class Dispatcher:
             state = self._table.waiting.pop(request.id)
             if request.lane == "interactive":
                 self._load.remove(request.id)
-            if state.in_order:
-                self._positions.withdraw(request.id)
-                self._waits.left(state)
+                self._left(state)
             again = self._waits.of_new(request) if state.in_order else None
             self._settlement.end(state, "cancelled", shedding_error(state, now_s, again))

@@ -102,11 +102,11 @@ class Scheduler:
         for session in self.engine:
             loop.lose(session.number)  # until it is connected
         self._positions = positions = QueuePositions()
-        self.waits = QueueWaits(loop, self.table, self.engine, self._step_costs, clock)
+        host_lane = HostLane()
+        self.waits = QueueWaits(loop, self.table, host_lane, self.engine, self._step_costs, clock)
         self.sources = DispatchSources(learner)
         self.metrics.count_predictions(self.sources.counts)
         self.pins = PrefixPins(loop, self.engine, self.metrics)
-        host_lane = HostLane()
         settlement = Settlement(
             loop,
             host_lane,

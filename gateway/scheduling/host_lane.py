@@ -76,6 +76,30 @@ class HostLane:
         """The number of requests in the engine."""
         return len(self._held)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that the memory holds."""
+        return self._pages * self._page_tokens
+
+    @property
+    def mean_row(self) -> RowCost:
+        """The mean cost of the requests in the engine, of those that wait if there are none."""
+        costs = self.costs
+        held = [each.placement for each in self._held.values()]
+        placements = held or [request.host for request in self._waiting.values()]
+        known = {} if costs is None else costs.rows
+        rows = [known[each] for each in placements if each is not None and each in known]
+        count = max(len(rows), 1)
+        return RowCost(sum(r.row_s for r in rows) / count, sum(r.token_s for r in rows) / count)
+
+    def rank(self, request: QueuedRequest, now_s: float) -> float:
+        """The response ratio of a request; of a tenant's requests the highest is next."""
+        return _ratio(request, now_s)
+
+    def queued(self) -> list[QueuedRequest]:
+        """The waiting requests, in order of arrival."""
+        return [*self._waiting.values()]
+
     def added_s(self, step_s: float) -> float:
         """What the requests in the engine add to a step that takes the others `step_s`."""
         costs = self.costs

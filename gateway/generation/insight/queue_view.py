@@ -167,7 +167,9 @@ def read_queue(
                 waits_for_share=shares(each.request),
             )
             if isinstance(each, ExpectedTurn)
-            else _waiting_line(each, now_s)
+            else _waiting_line(
+                each, now_s, waits.outlook(each, now_s) if engine.accepting else None
+            )
             if isinstance(each, RequestState)
             else _running(each, now_s, step_s, expected=engine.accepting)
             for each in page[:limit]
@@ -256,7 +258,8 @@ def _waiting(
     )
 
 
-def _waiting_line(state: RequestState, now_s: float) -> QueueEntry:
+def _waiting_line(state: RequestState, now_s: float, outlook: Outlook | None) -> QueueEntry:
+    """A line of a job, of which nothing is expected, or a request that waits for host memory."""
     return _entry(
         state,
         now_s,
@@ -264,7 +267,9 @@ def _waiting_line(state: RequestState, now_s: float) -> QueueEntry:
         batch=None,
         ratio=None,
         remaining=state.prediction.median,
-        finish_s=None,
+        start_s=None if outlook is None else outlook.start.p50,
+        finish_s=None if outlook is None else outlook.finish.p50,
+        outlook=outlook,
     )
 
 

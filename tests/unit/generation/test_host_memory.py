@@ -145,3 +145,45 @@ async def test_an_ended_one_says_where_it_ran(ready: SchedulerScene) -> None:
     ready.step({second.sequence_id: [7]}, [Finish(second.sequence_id, "stop")], kv=KV)
     assert (second.memory, second.undecided) == ("host-exact", False)
     assert isinstance(second.id, UUID)
+
+
+async def test_a_request_that_waits_for_host_memory_has_an_expected_start(
+    ready: SchedulerScene,
+) -> None:
+    sizes = {"prompt": [1] * 500, "length": 200.0, "max_tokens": 200, "memory": "host-exact"}
+    first, second = ready.request(**sizes), ready.request(**sizes)
+    await ready.enqueue(first, second)
+    assert (first.dispatched_s is None, second.dispatched_s is None) == (False, True)
+    waits = ready.scheduler.waits
+    waits.host.adopt(waits._begin_host().run())
+    entry = ready.scheduler.read_queue(limit=9).requests[1]
+    assert entry.id == second.id
+    # All 200 steps of the first, of 0.1 ms for it and 10 ms at least for any step.
+    assert entry.expected_start_s == pytest.approx(200 * 10.1e-3, rel=0.3)
+    assert entry.expected_finish_s == pytest.approx(2 * entry.expected_start_s, rel=0.3)
+    assert entry.expected_start_band_s is not None
+    comment = ready.scheduler.comment(second)
+    assert comment is not None
+    assert comment.startswith("waiting, place 1")
+    third = ready.request(**sizes)
+    await ready.enqueue(third)
+    assert third.trace.expected_start_s is not None
+    assert third.trace.expected_start_s > second.trace.expected_start_s
+    assert third.trace.expected_finish_s > third.trace.expected_start_s
+    ready.step(finished=[Finish(first.sequence_id, "stop")], kv=KV)
+    await ready.enqueue()
+    assert second.dispatched_s is not None
+    assert waits.host.at_arrival.outcomes == 1
+    ready.scheduler.cancel(third)
+    assert waits.host.outlook(third.id.hex, 0.0) is None
+
+
+async def test_what_runs_on_the_host_makes_the_steps_of_a_forecast_longer(
+    ready: SchedulerScene,
+) -> None:
+    waits = ready.scheduler.waits
+    before = waits._shared_step()
+    await ready.enqueue(ready.request(prompt=[1] * 500, max_tokens=200, memory="host-exact"))
+    added_s = ready.scheduler._dispatcher._host_lane.added_s(10e-3)
+    assert added_s > 0
+    assert waits._shared_step().step_s - before.step_s == pytest.approx(added_s)
