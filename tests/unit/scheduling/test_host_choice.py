@@ -1,6 +1,8 @@
 """Host memory or waiting: the delays of both, and what the control loop makes of them."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -100,6 +102,37 @@ def test_room_is_awaited_until_it_stays(present: list[tuple[int, int]], pages: i
         if all(used(later) + pages <= capacity.pages for later in range(step, 40))
     )
     assert steps_until_room(sequences, pages, capacity) == max(first, 1)
+
+
+RESULTS = json.loads((Path(__file__).parents[3] / "benchmarks/results/I3.json").read_bytes())
+MEASURED = {(row["full fetch over step"], row["memory"]): row for row in RESULTS["rows"]}
+
+
+@pytest.mark.parametrize("placement", ["host-exact", "host-speculative"])
+def test_the_choice_is_what_was_measured_to_be_faster(placement: str) -> None:
+    """Eight answers of 128 tokens arrive at once, of which two fit the pool: benchmark I3."""
+    whole_s = MEASURED[0.0, "device"]["decoding step, ms"] / 1000
+    of_two = MEASURED[0.0, "recompute"]["tokens/s"]
+    chosen = set()
+    for (factor, memory), row in MEASURED.items():
+        if memory != placement:
+            continue
+        found = delays(
+            StepTimes(
+                now_s=2 / of_two,
+                on_device_s=max(whole_s - 2 / of_two, 0.0) / 6,
+                on_host_s=(row["decoding step, ms"] / 1000 - whole_s) / 8,
+            ),
+            length=128,
+            prompt_s=0.0,
+            wait_steps=128,
+            on_device=2,
+            on_host=0,
+            queued=5,
+        )
+        assert found.host_pays == (row["tokens/s"] > of_two), f"at {factor} times"
+        chosen.add(found.host_pays)
+    assert True in chosen
 
 
 def test_room_that_never_comes_is_awaited_for_ever() -> None:
