@@ -222,8 +222,12 @@ class Starting(Struct, frozen=True):
 
 
 class HostCost(Struct, frozen=True):
-    """What a decoding sequence in host memory adds to a step: seconds, and more per KV token."""
+    """Seconds that sequences in host memory add to a step in which they decode.
 
+    `step_s` for all of them together, `row_s` for each, and `token_s` for each KV token of these.
+    """
+
+    step_s: float
     row_s: float
     token_s: float
 

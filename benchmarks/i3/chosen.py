@@ -86,7 +86,7 @@ class ChosenByAdmission:
         if learned is not None:
             swap_s = step.swap_token_s or None
             self._loop.price(EngineCost(learned.coefficients, self._step_tokens, swap_s))
-            self._host_costs.price(learned)
+            self._host_costs.price()
 
     def _ended(self, name: str) -> None:
         request = self._requests.get(name)

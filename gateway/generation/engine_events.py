@@ -159,7 +159,7 @@ class EngineEvents:
             swap_token_s = step.swap_token_s if step is not None else 0.0
             cost = EngineCost(learned.coefficients, step_tokens, swap_token_s or None)
             self._loop.price(cost, engine=self._number)
-            self._host_cost.price(learned)
+            self._host_cost.price()
 
     def _count_preemptions(self, preempted: Many[str]) -> None:
         running = self._table.running

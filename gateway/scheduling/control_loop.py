@@ -65,6 +65,7 @@ class ControlLoop:
         self._batches = BatchesInFlight()
         self._ends = 0
         self._cost: EngineCost | None = None
+        self._may_move: set[str] = set()  # queued requests that host memory may take
 
     @property
     def waiting(self) -> int:
@@ -89,6 +90,8 @@ class ControlLoop:
             self.batch_lane.arrive(request)
         else:
             self.policy.arrive(request)
+            if request.host is not None:
+                self._may_move.add(request.id)
         self.due = True
 
     def revise(
@@ -110,6 +113,7 @@ class ControlLoop:
 
     def withdraw(self, request_id: str) -> None:
         """Remove a queued request whose client has disconnected."""
+        self._may_move.discard(request_id)
         if not self.policy.withdraw(request_id):
             self.batch_lane.queue.remove(request_id)
 
@@ -162,6 +166,7 @@ class ControlLoop:
         """Begin a decision: remove the requests whose deadline can no longer be met."""
         self.due = False
         given_up = self.policy.give_up(now_s)
+        self._may_move.difference_update(request.id for request in given_up)
         if len(self.batch_lane):
             given_up = [*given_up, *self.batch_lane.queue.expired(now_s)]
         return given_up
@@ -200,10 +205,12 @@ class ControlLoop:
         capacity, sequences = policy.admission.capacity, self._interactive(running())
         if not (sequences and capacity.allows(len(sequences))):
             return None
-        delays = compare(request, sequences, capacity, cost, lane, len(policy) - 1)
+        behind, like_it = len(policy) - 1, len(self._may_move) - 1
+        delays = compare(request, sequences, capacity, cost, lane, behind, like_it)
         if delays is None or not delays.host_pays:
             return None
         lane.take(request)
+        self._may_move.discard(request.id)
         self._last_start = self.steps
         return structs.replace(policy.start_head(now_s), on_host=True)
 
@@ -383,6 +390,7 @@ class ControlLoop:
 
     def _started(self, dispatch: Dispatch, now_s: float) -> None:
         """Interactive requests were dispatched."""
+        self._may_move.difference_update(request.id for request in dispatch.requests)
         self._batches.begin(dispatch, now_s)
         if self.batch_lane.used:
             self.batch_lane.interactive_started(dispatch.requests, now_s)

@@ -51,21 +51,26 @@ def compare(
     cost: EngineCost,
     lane: HostLane,
     queued: int,
+    like_it: int = 0,
 ) -> Delays | None:
     """The delays of a request that does not fit the device next to `running`, at least one.
 
-    `queued` requests wait behind it. None if it may not run on the host, or its cost is unknown.
+    `queued` requests wait behind it; `like_it` of them may run on the host, too. As far as there is
+    room for them, they share what the first one there costs. None if this one may not run there, or
+    its cost is unknown.
     """
     costs = lane.costs
-    row = None if costs is None or request.host is None else costs.rows.get(request.host)
-    if costs is None or row is None:
+    if costs is None or request.host is None or request.host not in costs.rows:
         return None
+    row = costs.rows[request.host]
     length = expected_length(request.quantiles, request.max_tokens).mean
     context = request.prompt_tokens + length / 2
     held = sum(sequence.kv_tokens for sequence in running)
     device_s = cost.step_time.seconds(0, len(running), held)
     wider_s = cost.step_time.seconds(0, len(running) + 1, held + context)
-    first_s = 0.0 if lane.running else costs.slowdown * device_s
+    first_s = lane.first_s(request.host, device_s) / max(
+        min(1 + like_it, lane.room_for(request)), 1
+    )
     pages = capacity.pages_for(request.prompt_tokens + length)
     return delays(
         StepTimes(

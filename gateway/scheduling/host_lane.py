@@ -13,13 +13,17 @@ PROMPT_COST: Final = 0.05  # of a token of the answer; a guess, which only ranks
 
 
 class RowCost(NamedTuple):
-    """What a decoding sequence in host memory adds to a step: seconds, and more per KV token."""
+    """Seconds that sequences in host memory add to a step in which they decode.
 
+    `step_s` for all of a placement together, `row_s` for each, `token_s` for each of its KV tokens.
+    """
+
+    step_s: float
     row_s: float
     token_s: float
 
     def seconds(self, kv_tokens: float) -> float:
-        """What it adds with this number of tokens."""
+        """What one more adds with this number of tokens."""
         return self.row_s + self.token_s * kv_tokens
 
 
@@ -83,14 +87,22 @@ class HostLane:
 
     @property
     def mean_row(self) -> RowCost:
-        """The mean cost of the requests in the engine, of those that wait if there are none."""
+        """The mean cost of a request in the engine, of one that waits if there are none.
+
+        What all of them cost together is divided among them.
+        """
         costs = self.costs
         held = [each.placement for each in self._held.values()]
         placements = held or [request.host for request in self._waiting.values()]
         known = {} if costs is None else costs.rows
         rows = [known[each] for each in placements if each is not None and each in known]
         count = max(len(rows), 1)
-        return RowCost(sum(r.row_s for r in rows) / count, sum(r.token_s for r in rows) / count)
+        shared_s = sum(row.step_s for row in set(rows)) / count
+        return RowCost(
+            0.0,
+            shared_s + sum(row.row_s for row in rows) / count,
+            sum(row.token_s for row in rows) / count,
+        )
 
     def rank(self, request: QueuedRequest, now_s: float) -> float:
         """The response ratio of a request; of a tenant's requests the highest is next."""
@@ -105,7 +117,9 @@ class HostLane:
         costs = self.costs
         if costs is None or not self._held:
             return 0.0
+        present = {held.placement for held in self._held.values()}
         added_s = costs.slowdown * step_s
+        added_s += sum(row.step_s for place, row in costs.rows.items() if place in present)
         for held in self._held.values():
             row = None if held.placement is None else costs.rows.get(held.placement)
             added_s += 0.0 if row is None else row.seconds(held.kv_tokens)
@@ -162,6 +176,18 @@ class HostLane:
         ratio = _ratio(request, now_s)
         return Dispatch((request,), _work(request), ratio, waited_s, on_host=True)
 
+    def first_s(self, placement: HostPlacement, step_s: float) -> float:
+        """What the first request of a placement adds to a step, besides its row."""
+        costs = self.costs
+        if costs is None or any(held.placement == placement for held in self._held.values()):
+            return 0.0
+        slowed_s = 0.0 if self._held else costs.slowdown * step_s
+        return slowed_s + costs.rows[placement].step_s
+
+    def room_for(self, request: QueuedRequest) -> int:
+        """How many like this request fit next to those in the engine."""
+        return max(self._pages - self.held_pages, 0) // self.pages_of(request)
+
     def has_room(self, request: QueuedRequest) -> bool:
         """Whether a request that is queued elsewhere may start here now.
 
@@ -169,7 +195,7 @@ class HostLane:
         """
         if self._waiting or self._pages_for(request.max_tokens, request) > self._pages:
             return False
-        return self.held_pages + self.pages_of(request) <= self._pages
+        return self.room_for(request) > 0
 
     def take(self, request: QueuedRequest) -> None:
         """Start a request that was queued elsewhere."""

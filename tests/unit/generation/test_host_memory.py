@@ -9,7 +9,7 @@ from gateway.generation.request_state import RequestState
 from tests.unit.generation.conftest import SchedulerScene
 
 KV = KvState(pages=32, free=32, page_tokens=16, offload_pages=64, offload_free=64)
-CHEAP = {"host-exact": HostCost(1e-4, 1e-7), "host-speculative": HostCost(1e-4, 1e-7)}
+CHEAP = {"host-exact": HostCost(0.0, 1e-4, 1e-7), "host-speculative": HostCost(0.0, 1e-4, 1e-7)}
 LONG = {"prompt": [1] * 300, "length": 150.0, "max_tokens": 150}
 SHORT = {"prompt": [1] * 250, "length": 8.0, "max_tokens": 20}
 

@@ -27,8 +27,10 @@ from tests.unit.scheduling.conftest import MakeRequest
 
 PAGE_TOKENS = 16
 COST = EngineCost(LinearStepTime(10e-3, 1e-4, 1e-3, 1e-6), 512)
-CHEAP = HostCosts({"host-exact": RowCost(1e-3, 1e-6), "host-speculative": RowCost(2e-3, 0)}, 1e-6)
-DEAR = HostCosts({"host-exact": RowCost(1.0, 1e-3)}, 1e-3)
+CHEAP = HostCosts(
+    {"host-exact": RowCost(0.0, 1e-3, 1e-6), "host-speculative": RowCost(0.0, 2e-3, 0.0)}, 1e-6
+)
+DEAR = HostCosts({"host-exact": RowCost(0.0, 1.0, 1e-3)}, 1e-3)
 ORDERED: list[PolicyName] = ["lmaas", "hrrn", "sjf", "fcfs", "s3", "conservative-continuous"]
 
 times = st.floats(0.0, 1.0)
@@ -191,6 +193,28 @@ def test_the_first_on_the_host_slows_the_others_down(a_request: MakeRequest) -> 
     length = expected_length(request.quantiles, request.max_tokens).mean
     assert first.on_host_s / 2 - second.on_host_s / 3 == pytest.approx(length * slowed_s)
     assert lane.added_s(1.0) == pytest.approx(0.5 + 1e-3 + 60e-6)
+
+
+def test_what_all_on_the_host_cost_together_is_shared_by_those_that_may_come(
+    a_request: MakeRequest,
+) -> None:
+    costs = HostCosts({"host-exact": RowCost(10e-3, 1e-3, 0.0)}, 0.0)
+    request = a_request(prompt=190, max_tokens=20, quantiles=certain(20), host="host-exact")
+    length = expected_length(request.quantiles, 20).mean
+
+    def added_s(lane: HostLane, like_it: int) -> float:
+        args = [running(300, 100)], Capacity(32, PAGE_TOKENS), COST, lane, 9
+        found = compare(request, *args, like_it)
+        assert found is not None
+        return found.on_host_s / (1 + 1 + lane.running + 9) / length
+
+    assert added_s(host_lane(costs), 0) == pytest.approx(11e-3)
+    assert added_s(host_lane(costs), 4) == pytest.approx(3e-3)
+    assert added_s(host_lane(costs, pages=28), 4) == pytest.approx(6e-3), "two fit"
+    lane = host_lane(costs)
+    lane.take(a_request(host="host-exact"))
+    assert added_s(lane, 0) == pytest.approx(1e-3)
+    assert lane.added_s(0.0) == pytest.approx(11e-3)
 
 
 def test_what_is_not_measured_is_not_compared(a_request: MakeRequest) -> None:

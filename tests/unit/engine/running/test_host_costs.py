@@ -7,29 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.protocol import HostCost
-from engine.running.host_costs import host_cost, measure_host_costs
+from engine.running.host_costs import ROWS, host_cost, measure_host_costs
 from engine.running.runner import Runner
 
 times = st.floats(1e-6, 1.0)
 
 
-@given(times, times, st.floats(0, 1e-3), st.integers(1, 100), st.integers(1, 1000))
-def test_the_cost_is_that_of_the_two_steps(
-    alone_s: float, row_s: float, token_s: float, few: int, more: int
+@given(times, times, times, st.floats(0, 1e-3), st.integers(1, 100), st.integers(1, 1000))
+def test_the_cost_is_that_of_the_three_steps(
+    alone_s: float, step_s: float, row_s: float, token_s: float, few: int, more: int
 ) -> None:
+    def seconds(rows: int, tokens: int) -> float:
+        return alone_s + step_s + rows * (row_s + token_s * tokens)
+
     many = few + more
-
-    def seconds(tokens: int) -> float:
-        return alone_s + row_s + token_s * tokens
-
-    found = host_cost(alone_s, (few, seconds(few)), (many, seconds(many)))
-    for tokens in (few, many):
-        added_s = found.row_s + found.token_s * tokens
-        assert added_s == pytest.approx(seconds(tokens) - alone_s, rel=1e-6, abs=1e-9)
+    found = host_cost(alone_s, (few, seconds(1, few)), (many, seconds(1, many)), seconds(ROWS, few))
+    for rows, tokens in ((1, few), (1, many), (ROWS, few)):
+        added_s = found.step_s + rows * (found.row_s + found.token_s * tokens)
+        assert added_s == pytest.approx(seconds(rows, tokens) - alone_s, rel=1e-6, abs=1e-9)
 
 
 def test_noise_makes_no_cost_negative() -> None:
-    assert host_cost(3.0, (10, 2.0), (80, 1.0)) == HostCost(0.0, 0.0)
+    assert host_cost(3.0, (10, 2.0), (80, 1.0), 1.0) == HostCost(0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,9 @@ def test_every_placement_that_is_served_is_measured(
     found = measure_host_costs(runner, offloading, 64)
     assert found.keys() == served
     for cost in found.values():
-        assert cost.row_s + cost.token_s * 64 > 0, "it takes longer than next to no tokens"
+        assert cost.step_s + cost.row_s + cost.token_s * 64 > 0, (
+            "it takes longer than next to no tokens"
+        )
     runner.close()
 
 

@@ -13,7 +13,7 @@ from tests.unit.generation.insight.test_step_cost import a_step, seconds, some_w
 
 DEVICE = LinearStepTime(4e-3, 2e-4, 5e-4, 2e-7, 3e-8)
 SLOWDOWN = 0.2
-EXACT, SPECULATIVE = RowCost(3e-3, 4e-6), RowCost(5e-3, 3e-7)
+EXACT, SPECULATIVE = RowCost(6e-3, 3e-3, 4e-6), RowCost(9e-3, 5e-3, 3e-7)
 
 
 def an_info(**costs: HostCost) -> EngineInfo:
@@ -22,7 +22,9 @@ def an_info(**costs: HostCost) -> EngineInfo:
     return EngineInfo("e", "m", 512, 9, [4], kv, "cpu", "float32", host_costs=named)  # type: ignore[arg-type]
 
 
-MEASURED = an_info(host_exact=HostCost(1e-3, 1e-5), host_speculative=HostCost(1e-3, 0.0))
+MEASURED = an_info(
+    host_exact=HostCost(2e-3, 1e-3, 1e-5), host_speculative=HostCost(2e-3, 1e-3, 0.0)
+)
 
 
 def the_device() -> StepCostLearner:
@@ -51,16 +53,16 @@ def a_host_step(random: Random) -> Step:
         speculative,
         speculative * random.randint(100, 4000),
     )
-    took_s = (1 + SLOWDOWN) * seconds(DEVICE, work)
-    took_s += EXACT.row_s * exact + EXACT.token_s * host.exact_tokens
-    took_s += SPECULATIVE.row_s * speculative + SPECULATIVE.token_s * host.speculative_tokens
+    took_s = (1 + SLOWDOWN) * seconds(DEVICE, on_device)
+    took_s += EXACT.step_s * bool(exact) + EXACT.row_s * exact
+    took_s += SPECULATIVE.step_s * bool(speculative) + SPECULATIVE.row_s * speculative
+    took_s += EXACT.token_s * host.exact_tokens
+    took_s += SPECULATIVE.token_s * host.speculative_tokens
     return Step(1, KvState(10, 10, 16), {}, took_s=took_s, host_work=host)
 
 
-def priced(learner: HostCostLearner, lane: HostLane, device: StepCostLearner) -> HostCosts:
-    found = device.cost
-    assert found is not None
-    learner.price(found)
+def priced(learner: HostCostLearner, lane: HostLane) -> HostCosts:
+    learner.price()
     assert lane.costs is not None
     return lane.costs
 
@@ -71,38 +73,35 @@ def test_an_engine_of_the_modelled_form_is_found() -> None:
     learner.opened(MEASURED)
     for _ in range(2000):
         learner.observe(a_host_step(random), device)
-    found = priced(learner, lane, device)
+    found = priced(learner, lane)
     assert found.slowdown == pytest.approx(SLOWDOWN, abs=0.04)
     assert found.fetch_s == pytest.approx(EXACT.token_s, rel=0.1)
-    for tokens in (200, 1000, 4000):
-        own_s = (1 + SLOWDOWN) * DEVICE.sequence_s
-        for place, true in (("host-exact", EXACT), ("host-speculative", SPECULATIVE)):
-            row = found.rows[place]
-            assert row.seconds(tokens) == pytest.approx(own_s + true.seconds(tokens), rel=0.1)
+    for place, true in (("host-exact", EXACT), ("host-speculative", SPECULATIVE)):
+        row = found.rows[place]
+        assert row.step_s == pytest.approx(true.step_s, rel=0.2)
+        for tokens in (200, 1000, 4000):
+            assert row.seconds(tokens) == pytest.approx(true.seconds(tokens), rel=0.1)
 
 
 def test_the_engine_s_own_measurement_counts_before_any_step() -> None:
-    lane, device = HostLane(), the_device()
+    lane = HostLane()
     learner = HostCostLearner(lane)
     learner.opened(MEASURED)
     assert lane.costs is None
-    found = priced(learner, lane, device)
-    own_s = DEVICE.sequence_s
+    found = priced(learner, lane)
     assert found.slowdown == 0
-    assert found.rows["host-exact"].seconds(500) == pytest.approx(own_s + 1e-3 + 5e-3, rel=0.05)
-    assert found.rows["host-speculative"].seconds(500) == pytest.approx(own_s + 1e-3, rel=0.05)
+    assert found.rows["host-exact"] == RowCost(2e-3, 1e-3, 1e-5)
+    assert found.rows["host-speculative"].seconds(500) == pytest.approx(1e-3, rel=0.2)
 
 
 def test_a_placement_that_was_not_measured_has_no_cost() -> None:
-    lane, device = HostLane(), the_device()
+    lane = HostLane()
     learner = HostCostLearner(lane)
-    learner.opened(an_info(host_exact=HostCost(1e-3, 1e-5)))
-    assert list(priced(learner, lane, device).rows) == ["host-exact"]
+    learner.opened(an_info(host_exact=HostCost(2e-3, 1e-3, 1e-5)))
+    assert list(priced(learner, lane).rows) == ["host-exact"]
     learner.opened(an_info())
     assert lane.costs is None
-    cost = device.cost
-    assert cost is not None
-    learner.price(cost)
+    learner.price()
     assert lane.costs is None
 
 
@@ -112,4 +111,4 @@ def test_nothing_is_learned_before_the_cost_of_other_steps_is_known() -> None:
     learner.opened(MEASURED)
     for _ in range(50):
         learner.observe(a_host_step(random), StepCostLearner())
-    assert priced(learner, lane, the_device()).fetch_s == 1e-5
+    assert priced(learner, lane).fetch_s == 1e-5
