@@ -313,5 +313,7 @@ class StepLoop(Thread):
                 times=launched.times if launched else None,
                 work=launched.work if launched else None,
                 fetched_bytes=launched.fetched_bytes if launched else 0,
+                host_work=launched.host_work if launched else None,
+                swap_token_s=self._memory.host.page_copy_s / self._memory.pool.page_tokens,
             )
         )

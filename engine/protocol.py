@@ -221,15 +221,27 @@ class Starting(Struct, frozen=True):
     phase: str
 
 
+class HostCost(Struct, frozen=True):
+    """Seconds that sequences in host memory add to a step in which they decode.
+
+    `step_s` for all of them together, `row_s` for each, and `token_s` for each KV token of these.
+    """
+
+    step_s: float
+    row_s: float
+    token_s: float
+
+
 class EngineInfo(Struct, frozen=True):
     """What the engine serves; constant during its lifetime (`epoch`).
 
     `max_running` sequences run at once at most, those from `BACKGROUND` on not counted, and a step
     computes at most `step_tokens` tokens; 0: the engine does not report it. `dtype_reason` is why
     the model is computed in `dtype`. A sequence in host memory may have `offload_context_tokens`;
-    `offload_refusals` says why a placement is not served. A server that is not ours cannot do all
-    that ours can: `refusals` says why, by the parameter of the API, the kind of grammar, `pause`,
-    `pins` or `lockstep`; `probed` is what it showed when it was connected.
+    `offload_refusals` says why a placement is not served, `host_costs` what one costs, as
+    measured at the start. A server that is not ours cannot do all that ours can: `refusals` says
+    why, by the parameter of the API, the kind of grammar, `pause`, `pins` or `lockstep`; `probed`
+    is what it showed when it was connected.
     """
 
     epoch: str
@@ -245,6 +257,7 @@ class EngineInfo(Struct, frozen=True):
     dtype_reason: str = ""
     offload_context_tokens: int = 0
     offload_refusals: dict[KvPlacement, str] = {}
+    host_costs: dict[KvPlacement, HostCost] = {}
     refusals: dict[str, str] = {}
     probed: dict[str, str | int | bool] = {}
 
@@ -294,6 +307,22 @@ class StepWork(Struct, frozen=True):
     kv_tokens: int
 
 
+class HostWork(Struct, frozen=True, omit_defaults=True):
+    """What a step with sequences in host memory computed, on which its time depends.
+
+    `work` is that of all its sequences, but for the KV tokens that those in host memory read.
+    `exact_rows` and `speculative_rows` of them decoded, and had `exact_tokens` and
+    `speculative_tokens`. A part of a prompt fetches all tokens before it, wherever it is: these are
+    in `exact_tokens`, too.
+    """
+
+    work: StepWork
+    exact_rows: int = 0
+    exact_tokens: int = 0
+    speculative_rows: int = 0
+    speculative_tokens: int = 0
+
+
 class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event"):
     """One engine step: new tokens, finished and preempted sequences, and the KV state.
 
@@ -306,10 +335,13 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     pins released for lack of memory since the step before. `running` includes preempted sequences;
     `computed` is the number of tokens run through the model. `background_rows` is how many
     sequences from `BACKGROUND` on run at once at most; 0: the engine does not report it. `work` is
-    None for a step with sequences in host memory, whose time depends on more; `fetched_bytes` is
-    what these copied to the device. A server that is not ours takes `max_running` sequences now, 0
-    as many as `EngineInfo` says; since the step before it has preempted `unnamed_preemptions`
-    sequences, it does not say which, and the streams of `retries` were opened again.
+    None for a step with sequences in host memory, whose time depends on more: then there is
+    `host_work`; `fetched_bytes` is what these copied to the device. The KV of a
+    preempted token is copied to host memory, or back, in `swap_token_s`, as measured; 0: preempted
+    sequences are always computed again. A server that is not ours takes
+    `max_running` sequences now, 0 as many as `EngineInfo` says; since the step before it has
+    preempted `unnamed_preemptions` sequences, it does not say which, and the streams of `retries`
+    were opened again.
     """
 
     number: int
@@ -330,6 +362,8 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     work: StepWork | None = None
     reused: dict[SequenceId, Tokens] = {}
     fetched_bytes: int = 0
+    host_work: HostWork | None = None
+    swap_token_s: float = 0.0
     max_running: int = 0
     unnamed_preemptions: int = 0
     retries: int = 0

@@ -1,16 +1,19 @@
 """A load of long answers on the engine's step loop, under different uses of host memory."""
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from queue import Queue
 from random import Random
 from time import perf_counter
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from benchmarks.i3.chosen import ChosenByAdmission
 from benchmarks.i3.link import Link
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.pages import PagePool
 from engine.loop import StepLoop
-from engine.protocol import KvPlacement, Sequence, Step
+from engine.protocol import EngineInfo, HostCost, KvPlacement, KvState, Sequence, Step
+from engine.running.host_costs import measure_host_costs
 from engine.running.loaded_model import LoadedModel
 from engine.running.offloading import set_up_offloading
 from engine.running.runner import Runner, choose_attention
@@ -18,13 +21,31 @@ from engine.step.commands import Start
 from engine.step.composer import Composer
 from engine.step.memory import KvMemory
 from engine.step.offloaded import OffloadedQueue
+from gateway.scheduling.requests import HostPlacement
 
-Use: TypeAlias = Literal["recompute", "swap", "host-exact", "host-speculative", "device"]
+Use: TypeAlias = Literal[
+    "recompute",
+    "swap",
+    "host-exact",
+    "host-speculative",
+    "device",
+    "host-exact, chosen",
+    "host-speculative, chosen",
+]
 
 PAGE_TOKENS: Final = 16
 STEP_TOKENS: Final = 512
+PRICE_SEQUENCES: Final = 4
+PRICE_TURNS: Final = 3
+PRICE_PROMPT: Final = 64
+PRICE_ANSWER: Final = 80
 POOL_FRACTION: Final = 4  # the load's keys and values over the device's pool
 PATIENCE_S: Final = 900.0  # for the next step
+PROBE_TOKENS: Final = 128  # of the sequence by which an engine measures what the host costs
+CHOSEN: Final[dict[Use, HostPlacement]] = {
+    "host-exact, chosen": "host-exact",
+    "host-speculative, chosen": "host-speculative",
+}
 
 
 class Load(NamedTuple):
@@ -41,7 +62,10 @@ class Load(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """A run of a load: `decode_s` is the median time of a step that only decodes all of it."""
+    """A run of a load: `decode_s` is the median time of a step that only decodes all of it.
+
+    `on_host` sequences of it ran with their keys and values in host memory.
+    """
 
     seconds: float
     tokens: int
@@ -49,6 +73,7 @@ class Timing(NamedTuple):
     preemptions: int
     copied: int
     decode_s: float | None
+    on_host: int
 
     @property
     def tokens_s(self) -> float:
@@ -58,7 +83,7 @@ class Timing(NamedTuple):
 
 def run_load(model: LoadedModel, load: Load, use: Use, link: Link, threads: int) -> Timing:
     """Run the load; the device holds a quarter of it, or all of it in `device`."""
-    host = use in ("host-exact", "host-speculative")
+    host = use in ("host-exact", "host-speculative", *CHOSEN)
     pages = load.pages if use == "device" else load.pages // POOL_FRACTION
     offloading = None
     if host:
@@ -71,13 +96,28 @@ def run_load(model: LoadedModel, load: Load, use: Use, link: Link, threads: int)
     memory = KvMemory(PagePool(pages, PAGE_TOKENS), swapped, sharing=False, pin_share=0.0)
     offloaded = OffloadedQueue(PagePool(load.pages if host else 0, PAGE_TOKENS), STEP_TOKENS)
     composer = Composer(memory, STEP_TOKENS, offloaded=offloaded)
+    costs = {} if offloading is None else measure_host_costs(runner, offloading, PROBE_TOKENS)
     steps: Queue[Step | BaseException] = Queue()
     loop = StepLoop(runner, composer, steps.put, steps.put)
     loop.start()
     try:
+        chosen = None
+        if use in CHOSEN:
+            info = _info(model, pages, load.pages, costs)
+            chosen = ChosenByAdmission(
+                info, CHOSEN[use], lambda sequences: loop.put(Start(sequences))
+            )
+            for turn in range(PRICE_TURNS):  # after which it knows the cost of steps
+                loop.put(Start(_priced_by(model, turn)))
+                _until_the_end(steps, PRICE_SEQUENCES, chosen.stepped)
+        copied = link.copied
         began_s = perf_counter()
-        loop.put(Start(_sequences(model, load, use)))
-        found = _until_the_end(steps, load.sequences)
+        sequences = _sequences(model, load, use)
+        if chosen is None:
+            loop.put(Start(sequences))
+        else:
+            chosen.arrive(sequences)
+        found = _until_the_end(steps, load.sequences, chosen.stepped if chosen else None)
         seconds = perf_counter() - began_s
     finally:
         loop.close()
@@ -90,9 +130,42 @@ def run_load(model: LoadedModel, load: Load, use: Use, link: Link, threads: int)
         tokens=load.sequences * load.answer,
         steps=len(found),
         preemptions=sum(len(each.preempted) for each in found),
-        copied=link.copied,
+        copied=link.copied - copied,
         decode_s=times[len(times) // 2] if times else None,
+        on_host=chosen.on_host if chosen else load.sequences * host,
     )
+
+
+def _info(
+    model: LoadedModel, pages: int, offload_pages: int, costs: dict[KvPlacement, HostCost]
+) -> EngineInfo:
+    """The engine as the gateway knows it."""
+    return EngineInfo(
+        "",
+        model.name,
+        pages * PAGE_TOKENS,
+        model.vocabulary,
+        [],
+        KvState(pages, pages, PAGE_TOKENS, offload_pages=offload_pages),
+        str(model.device),
+        str(model.dtype),
+        step_tokens=STEP_TOKENS,
+        host_costs=costs,
+    )
+
+
+def _priced_by(model: LoadedModel, turn: int) -> list[Sequence]:
+    """Short sequences on the device, from whose steps the gateway learns what steps cost."""
+    random = Random(2 + turn)
+    return [
+        Sequence(
+            f"priced {turn} {number}",
+            [random.randrange(model.vocabulary) for _ in range(PRICE_PROMPT)],
+            PRICE_ANSWER * (number + 1) // PRICE_SEQUENCES,
+            reserve=1,
+        )
+        for number in range(PRICE_SEQUENCES)
+    ]
 
 
 def _sequences(model: LoadedModel, load: Load, use: Use) -> list[Sequence]:
@@ -114,8 +187,12 @@ def _sequences(model: LoadedModel, load: Load, use: Use) -> list[Sequence]:
     ]
 
 
-def _until_the_end(steps: "Queue[Step | BaseException]", sequences: int) -> Many[Step]:
-    """The steps until all sequences ended. RuntimeError if the loop fails."""
+def _until_the_end(
+    steps: "Queue[Step | BaseException]",
+    sequences: int,
+    stepped: Callable[[Step], None] | None = None,
+) -> Many[Step]:
+    """The steps until all sequences ended, each reported. RuntimeError if the loop fails."""
     found: list[Step] = []
     ended = 0
     while ended < sequences:
@@ -123,6 +200,8 @@ def _until_the_end(steps: "Queue[Step | BaseException]", sequences: int) -> Many
             case Step() as step:
                 found.append(step)
                 ended += len(step.finished)
+                if stepped is not None:
+                    stepped(step)
             case failure:
                 raise RuntimeError("the step loop failed") from failure
     return found

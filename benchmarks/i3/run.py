@@ -19,7 +19,13 @@ from engine.running.model import load_model
 
 FACTORS: Final = (1.0, 2.0, 4.0, 6.5, 13.0)  # a full fetch over the step's own time
 TYPICAL: Final = 6.5  # an 8B model at 32,768 tokens behind 55 GB/s
-COPYING: Final[tuple[Use, ...]] = ("swap", "host-exact", "host-speculative")
+COPYING: Final[tuple[Use, ...]] = (
+    "swap",
+    "host-exact",
+    "host-speculative",
+    "host-exact, chosen",
+    "host-speculative, chosen",
+)
 LOAD: Final = Load(sequences=8, prompt=192, answer=128)
 ROUNDS: Final = 2
 QUICK_ROUNDS: Final = 1
@@ -99,6 +105,7 @@ def _row(factor: float, use: Use, timings: Sequence[Timing]) -> Row:
         "tokens/s": median(each.tokens_s for each in timings),
         "decoding step, ms": 1000 * median(decoding) if decoding else None,
         "preemptions": median(each.preemptions for each in timings),
+        "on the host": median(each.on_host for each in timings),
         "MB copied": median(each.copied for each in timings) / 1e6,
     }
 

@@ -67,6 +67,11 @@ class HostTier:
         self._yielding: dict[SwappedPages, None] = {}  # background's, oldest first
         self._yielding_pages = 0
 
+    @property
+    def page_copy_s(self) -> float:
+        """Seconds to copy a page, as measured; 0 where none is ever copied."""
+        return self.costs.page_copy_s if self.pages else 0.0
+
     def reserve(self, pages: int, tokens: int, *, background: bool = False) -> SwappedPages | None:
         """Reserve pages for a sequence; None if there are too few or recomputing is cheaper.
 

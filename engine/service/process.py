@@ -23,7 +23,8 @@ from engine.kv.host import HostTier
 from engine.kv.pages import PagePool
 from engine.log_thread import standard_error
 from engine.loop import StepLoop
-from engine.protocol import EngineInfo, KvState, Step
+from engine.protocol import EngineInfo, HostCost, KvPlacement, KvState, Step
+from engine.running.host_costs import measure_host_costs
 from engine.running.loaded_model import LoadedModel
 from engine.running.model import load_model, tokenizer_file
 from engine.running.offloading import Offloading, set_up_offloading
@@ -84,9 +85,11 @@ def serve(settings: Settings, startup: Startup) -> int:
         offloading=offloading,
     )
     startup.enter("warming up")
-    costs = runner.measure(
-        min(WARM_UP_TOKENS[model.device.type], settings.engine_step_tokens, model.context_tokens)
+    tokens = min(
+        WARM_UP_TOKENS[model.device.type], settings.engine_step_tokens, model.context_tokens
     )
+    costs = runner.measure(tokens)
+    host_costs = {} if offloading is None else measure_host_costs(runner, offloading, tokens)
     memory = KvMemory(
         PagePool(pages, settings.page_tokens),
         HostTier(settings.host_kv_tokens // settings.page_tokens, costs),
@@ -101,7 +104,7 @@ def serve(settings: Settings, startup: Startup) -> int:
         offloaded_queue(offloading, settings),
     )
     info = describe(startup.epoch, model, pages, settings, composer.max_running)
-    info = structs.replace(info, **offload_properties(offloading, model))
+    info = with_host_memory(info, model, offloading, host_costs)
     grammars = GrammarCache(
         partial(Compiler, tokenizer, model.vocabulary, model.stop_ids) if tokenizer else no_compiler
     )
@@ -142,15 +145,25 @@ def offloaded_queue(offloading: Offloading | None, settings: Settings) -> Offloa
     )
 
 
-def offload_properties(offloading: Offloading | None, model: LoadedModel) -> dict[str, Any]:
-    """What `/info` says of sequences in host memory."""
+def with_host_memory(
+    info: EngineInfo,
+    model: LoadedModel,
+    offloading: Offloading | None,
+    costs: dict[KvPlacement, HostCost],
+) -> EngineInfo:
+    """The `/info` with what it says of sequences in host memory."""
     if offloading is None:
         none = "the engine has no memory for it: set LMAAS_OFFLOAD_KV_TOKENS"
-        return {"offload_refusals": {"host-exact": none, "host-speculative": none}}
-    return {
-        "offload_context_tokens": min(model.context_tokens, offloading.context_tokens),
-        "offload_refusals": offloading.refusals,
-    }
+        refusals: dict[KvPlacement, str] = {"host-exact": none, "host-speculative": none}
+        return structs.replace(info, offload_refusals=refusals)
+    pages = offloading.store.pages
+    return structs.replace(
+        info,
+        kv=structs.replace(info.kv, offload_pages=pages, offload_free=pages),
+        offload_context_tokens=min(model.context_tokens, offloading.context_tokens),
+        offload_refusals=offloading.refusals,
+        host_costs=costs,
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

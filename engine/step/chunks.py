@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from engine.protocol import StepWork
+from engine.protocol import HostWork, StepWork
 from engine.step.memory import KvMemory, PageCopies
 from engine.step.sequence import SequenceState
 
@@ -78,6 +78,30 @@ def work_of(chunks: Iterable[Chunk]) -> StepWork:
         prompt_reads=sum(chunk.length * (chunk.start + chunk.length / 2) for chunk in prompts),
         sequences=len(decoding),
         kv_tokens=sum(chunk.start + 1 for chunk in decoding),
+    )
+
+
+def host_work_of(chunks: Iterable[Chunk]) -> HostWork:
+    """What the chunks compute if some of their sequences are in host memory."""
+    device: list[Chunk] = []
+    host: list[Chunk] = []
+    for chunk in chunks:
+        (host if chunk.sequence.on_host else device).append(chunk)
+    work, fetching = work_of(device), work_of(host)
+    speculative = [c for c in host if c.length == 1 and c.sequence.memory == "host-speculative"]
+    speculative_tokens = sum(chunk.start + 1 for chunk in speculative)
+    earlier = sum(chunk.start for chunk in host if chunk.length > 1)
+    return HostWork(
+        StepWork(
+            work.prompt_tokens + fetching.prompt_tokens,
+            work.prompt_reads + fetching.prompt_reads,
+            work.sequences + fetching.sequences,
+            work.kv_tokens,
+        ),
+        exact_rows=fetching.sequences - len(speculative),
+        exact_tokens=fetching.kv_tokens - speculative_tokens + earlier,
+        speculative_rows=len(speculative),
+        speculative_tokens=speculative_tokens,
     )
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol, Self
 
 import torch
 
-from engine.protocol import StepTimes, StepWork
+from engine.protocol import HostWork, StepTimes, StepWork
 from engine.sampling import PendingOutput, SampledToken, SamplingBatch, read_tokens
-from engine.step.chunks import StepPlan, reads_host, work_of
+from engine.step.chunks import StepPlan, host_work_of, reads_host, work_of
 
 
 class Moment(Protocol):
@@ -109,6 +109,11 @@ class InFlightStep:
     def work(self) -> StepWork | None:
         """What it computes; None with sequences in host memory, whose time depends on more."""
         return None if reads_host(self.plan.chunks) else work_of(self.plan.chunks)
+
+    @cached_property
+    def host_work(self) -> HostWork | None:
+        """What it computes with sequences in host memory; None without any."""
+        return host_work_of(self.plan.chunks) if reads_host(self.plan.chunks) else None
 
     @property
     def copied(self) -> int:

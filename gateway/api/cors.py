@@ -18,6 +18,7 @@ EXPOSED: Final = (
     "x-lmaas-ignored-parameters",
     "x-lmaas-batch",
     "x-lmaas-kv",
+    "x-lmaas-kv-reason",
     "openai-processing-ms",
 )
 

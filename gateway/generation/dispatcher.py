@@ -85,7 +85,7 @@ class Dispatcher:
         self._table.waiting[state.id.hex] = state
         state.queued_step = self._loop.steps
         if state.request.memory != "device" and not self._fits_device(state):
-            state.memory = state.request.memory
+            state.place_on_host("does_not_fit")
         if state.lane == "interactive":  # its bounds and estimates leave jobs out, which yield
             self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
         else:
@@ -93,7 +93,7 @@ class Dispatcher:
         if state.in_order:
             state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
         self._arrive(state)
-        if state.in_order:
+        if state.lane == "interactive":
             self._expect(state)
         self.decide_soon()
         self._schedule_check()
@@ -101,8 +101,14 @@ class Dispatcher:
     def _expect(self, state: RequestState) -> None:
         """Note when a queued request is expected to start and to end."""
         self._waits.arrived(state)
+        self._expect_finish(state)
+
+    def _expect_finish(self, state: RequestState) -> None:
         start_s = state.trace.expected_start_s
-        state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
+        if state.in_order:
+            state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
+        elif start_s is not None:
+            state.expect_finish(start_s + self._waits.runs_s(state))
 
     def revise(self, state: RequestState, prediction: Prediction) -> None:
         """Take up another prediction, with all others that come before the next decision.
@@ -139,19 +145,33 @@ class Dispatcher:
         before = self._loop.policy
         if policy is before:
             return
-        if mode_of(policy) == "lockstep":
-            self._refuse_host_memory()
+        returned = self._empty_host_memory() if mode_of(policy) == "lockstep" else []
         self._loop.use(policy, self._table.queued(), self._table.in_engine())
         waiting = len(self._table.waiting)
         log.info("policy_changed", before=before.name, now=policy.name, waiting=waiting)
         self._engines.set_mode(mode_of(policy))
+        if returned:
+            self.resume(returned)
+            self._loop.refresh(self._table.in_engine())
         self.decide_soon()
 
-    def _refuse_host_memory(self) -> None:
-        """End what is in host memory, or waits for it: it does not run in lock step."""
-        for state in self._table:
-            if state.on_host:
+    def _empty_host_memory(self) -> list[RequestState]:
+        """End what only host memory can hold, as nothing runs there in lock step.
+
+        Returns what the device can hold, to go on there.
+        """
+        returned = []
+        for state in [state for state in self._table if state.on_host]:
+            if not self._fits_device(state):
                 self.cancel(state, Unavailable("in lock step nothing runs in host memory"))
+                continue
+            self._host_lane.ended(state.id.hex)
+            state.return_to_device()
+            if state.engine is not None:  # else it goes on with others of the lost engine
+                del self._table.running[state.sequence_id]
+                self._engines[state.engine].cancel([state.sequence_id])
+                returned.append(state)
+        return returned
 
     def resize(self, kv: KvState, engine: int = 0) -> None:
         """Adopt an engine's KV memory size; end queued requests that no longer fit it."""
@@ -307,9 +327,7 @@ class Dispatcher:
         for state in waiting:
             if state.lane == "interactive":
                 self._load.revise(state.id.hex, state.predicted_tokens)
-            if state.in_order:
-                start_s = state.trace.expected_start_s
-                state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
+                self._expect_finish(state)
         ordered = [
             [state.to_queued() for state in part if not state.on_host]
             for part in (waiting, running)
@@ -317,15 +335,21 @@ class Dispatcher:
         if any(ordered):
             self._loop.revise(*ordered)
         for state in waiting:
-            if state.in_order:
+            if state.lane == "interactive":
                 self._waits.revised(state)
         for number, states in by_engine(running).items():
             self._engines[number].revise(expected_remainders(states), {})
 
     def _next_dispatch(self) -> Dispatch | None:
-        """What to start now: what fits, or what takes the place of a tenant over its share."""
+        """What to start now.
+
+        What fits; else what host memory takes instead; else what takes the place of a tenant over
+        its share.
+        """
         now_s = self._clock()
         dispatch = self._loop.dispatch(now_s, self._table.in_engine)
+        if dispatch is None:
+            dispatch = self._loop.move_to_host(now_s, self._table.in_engine, self._host_lane)
         kv = self._engines[0].kv
         if dispatch is None and kv is not None:
             dispatch = self._loop.make_room(now_s, self._table.in_engine, kv.free)
@@ -359,8 +383,10 @@ class Dispatcher:
                 kv_free_pages=kv.free if kv else None,
             )
             self._sources.dispatched(state, now_s)
-            if state.in_order:
+            if state.lane == "interactive":
                 self._waits.started(state, now_s)
+            if dispatch.on_host:
+                self._start_on_host(state)
         self._settlement.started(starting)
         self._table.running.update({state.sequence_id: state for state in states})
         self._preemption.starting(states)
@@ -377,6 +403,13 @@ class Dispatcher:
             waited_s=round(dispatch.waited_s, 3),
             preempted=len(dispatch.preempt),
         )
+
+    def _start_on_host(self, state: RequestState) -> None:
+        """Note where a request starts; the policy ordered it if the device could hold it."""
+        if state.host_reason is None:
+            state.place_on_host("would_preempt")
+        assert state.host_reason is not None
+        self._metrics.started_on_host(state.host_reason)
 
     def _passed_by(self, state: RequestState, now_s: float) -> int | None:
         """How many later arrivals left the queue before it; None if the policy orders it not."""
@@ -422,9 +455,14 @@ class Dispatcher:
         if state.lane == "batch":
             return
         self._load.remove(state.id.hex)
-        if state.in_order and not state.queued_again:
+        if not state.queued_again:
+            self._left(state)
+
+    def _left(self, state: RequestState) -> None:
+        """An interactive request left the queue without a start."""
+        if state.in_order:
             self._positions.withdraw(state.id.hex)
-            self._waits.left(state)
+        self._waits.left(state)
 
     def _fits_device(self, state: RequestState) -> bool:
         """Whether the device holds prompt and longest answer."""
@@ -462,8 +500,6 @@ class Dispatcher:
             state = self._table.waiting.pop(request.id)
             if request.lane == "interactive":
                 self._load.remove(request.id)
-            if state.in_order:
-                self._positions.withdraw(request.id)
-                self._waits.left(state)
+                self._left(state)
             again = self._waits.of_new(request) if state.in_order else None
             self._settlement.end(state, "cancelled", shedding_error(state, now_s, again))

@@ -15,6 +15,7 @@ from gateway.generation.engines.group import EngineGroup
 from gateway.generation.engines.session import EngineSession
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.estimates import expected_remainders
+from gateway.generation.insight.host_cost import HostCostLearner
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
@@ -54,6 +55,7 @@ class EngineEvents:
         dispatcher: Dispatcher,
         metrics: GatewayMetrics,
         step_cost: StepCostLearner,
+        host_cost: HostCostLearner,
         clock: Callable[[], float],
     ) -> None:
         self._loop = loop
@@ -69,6 +71,7 @@ class EngineEvents:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._step_cost = step_cost
+        self._host_cost = host_cost
         self._clock = clock
         self._steps = 0
         self._unsettled: deque[Finish] = deque()
@@ -82,6 +85,7 @@ class EngineEvents:
             return
         returned = self._session.info is not None
         self._session.opened(info)
+        self._host_cost.opened(info)
         self._dispatcher.resize(info.kv, self._number)
         self._loop.restore(self._number, gradually=returned)
         self._pins.reopen()
@@ -136,6 +140,7 @@ class EngineEvents:
             self._dispatcher.split(step.returned)
         self._metrics.stepped(step, self._number)
         self._step_cost.observe(step)
+        self._host_cost.observe(step, self._step_cost)
         self._load.stepped(step.computed, step.took_s / self._engines.present)
         self._steps += 1
         if self._steps % STEPS_BETWEEN_REVISIONS == 0:
@@ -150,8 +155,11 @@ class EngineEvents:
         if learned is not None:
             served = self._session.served
             step_tokens = served.step_tokens or served.context_tokens
-            cost = EngineCost(learned.coefficients, step_tokens)
+            step = self._session.step
+            swap_token_s = step.swap_token_s if step is not None else 0.0
+            cost = EngineCost(learned.coefficients, step_tokens, swap_token_s or None)
             self._loop.price(cost, engine=self._number)
+            self._host_cost.price()
 
     def _count_preemptions(self, preempted: Many[str]) -> None:
         running = self._table.running

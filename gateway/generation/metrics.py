@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from engine.protocol import Step
 from gateway.errors import DeadlineUnreachable
-from gateway.generation.request_state import RequestState
+from gateway.generation.request_state import HostReason, RequestState
 from gateway.scheduling.dispatch import Dispatch
 from gateway.tenancy.caller import Caller
 
@@ -126,6 +126,12 @@ class GatewayMetrics:
         self._starts = Counter(
             "lmaas_batches",
             "Batches started, by reason: rank, arrival, overdue, late or share.",
+            ["reason"],
+            registry=registry,
+        )
+        self._host_starts = Counter(
+            "lmaas_kv_offload_starts",
+            "Requests started in host memory, by reason: does_not_fit or would_preempt.",
             ["reason"],
             registry=registry,
         )
@@ -260,6 +266,10 @@ class GatewayMetrics:
         self._size.observe(len(dispatch.requests))
         for seconds in waited_s:
             self._wait.observe(seconds)
+
+    def started_on_host(self, reason: HostReason) -> None:
+        """A request started with its keys and values in host memory."""
+        self._host_starts.labels(reason).inc()
 
     def pins_lost(self, count: int) -> None:
         """The engine released pinned prefixes for lack of memory."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from datetime import datetime
 from math import ceil
-from typing import Literal
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -26,6 +26,9 @@ from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import Lane, QueuedRequest, RunningSequence, SharedPrefix
 from models.base import new_id
+
+HostReason: TypeAlias = Literal["does_not_fit", "would_preempt"]
+"""Why keys and values are in host memory: the device can never hold them, or admission chose it."""
 
 
 class SchedulingTrace(Struct, frozen=True, kw_only=True):
@@ -126,7 +129,8 @@ class RequestState:
         self.stop_id: int | None = None  # of the request's `stops`, if one ended the answer
         self.error: LmaasError | None = None
 
-        self.memory: KvPlacement = "device"  # set when it is queued
+        self.memory: KvPlacement = "device"  # where it is or will be, as known now
+        self.host_reason: HostReason | None = None  # why `memory` is not the device
         self.engine: int | None = None  # the number of the engine that has it
         self.prefix: SharedPrefix | None = None  # set at arrival, see `PrefixPins`
         self.queued_request: QueuedRequest | None = None  # set while queued
@@ -224,6 +228,20 @@ class RequestState:
         """Its id in the engine; every submission to an engine has a new one."""
         return f"{self._run}.{self.attempt}"
 
+    @property
+    def undecided(self) -> bool:
+        """Whether it is not known yet where its keys and values will be."""
+        may_move = self.request.memory != "device" and not self.on_host
+        return may_move and self.dispatched_s is None and not self.ended
+
+    def place_on_host(self, reason: HostReason) -> None:
+        """Note that its keys and values are, or will be, where the request wants them."""
+        self.memory, self.host_reason = self.request.memory, reason
+
+    def return_to_device(self) -> None:
+        """Note that it goes on on the device."""
+        self.memory, self.host_reason = "device", None
+
     def set_queued(self, position: QueuePosition) -> None:
         """Note its queue position at arrival."""
         self.trace = replace(
@@ -307,6 +325,7 @@ class RequestState:
             prefix=self.prefix,
             provisional=self.opened is not None and self.opened.awaits_model,
             blocks=self.blocks,
+            host=None if request.memory == "device" else request.memory,
         )
         return self.queued_request
 

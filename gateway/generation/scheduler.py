@@ -25,6 +25,7 @@ from gateway.generation.engines.group import EngineGroup
 from gateway.generation.engines.session import OUTAGE_S, EngineSession, mode_of
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
+from gateway.generation.insight.host_cost import HostCostLearner
 from gateway.generation.insight.progress import RequestProgress, progress_of
 from gateway.generation.insight.queue_view import QueuePage, read_queue, share_waited_for
 from gateway.generation.insight.queue_waits import QueueWaits
@@ -101,11 +102,11 @@ class Scheduler:
         for session in self.engine:
             loop.lose(session.number)  # until it is connected
         self._positions = positions = QueuePositions()
-        self.waits = QueueWaits(loop, self.table, self.engine, self._step_costs, clock)
+        host_lane = HostLane()
+        self.waits = QueueWaits(loop, self.table, host_lane, self.engine, self._step_costs, clock)
         self.sources = DispatchSources(learner)
         self.metrics.count_predictions(self.sources.counts)
         self.pins = PrefixPins(loop, self.engine, self.metrics)
-        host_lane = HostLane()
         settlement = Settlement(
             loop,
             host_lane,
@@ -150,6 +151,7 @@ class Scheduler:
                 self._dispatcher,
                 self.metrics,
                 step_cost,
+                HostCostLearner(host_lane),
                 clock,
             )
             for session, step_cost in zip(self.engine, self._step_costs, strict=True)

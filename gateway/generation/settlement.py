@@ -104,8 +104,9 @@ class Settlement:
         if state.on_host:
             self._host_lane.ended(state.id.hex)
             self._loop.due = True  # another may have room now
-        elif dispatched_s is not None and request is not None and not state.queued_again:
-            if state.lane == "interactive":
+        started = dispatched_s is not None and not state.queued_again
+        if started and request is not None and state.host_reason != "does_not_fit":
+            if dispatched_s is not None and state.in_order:
                 self._positions.ended(now_s - dispatched_s, len(state.tokens))
             self._loop.ended(request, len(state.tokens), now_s)
         self._pins.ended(state)

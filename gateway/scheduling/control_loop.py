@@ -8,14 +8,18 @@ decisions are the same with and without them.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
+from msgspec import structs
+
 from gateway.scheduling.admission.interface import STEPS_BETWEEN_DECISIONS, Capacity
 from gateway.scheduling.admission.ledger import HeldPages, held_pages
 from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.batch_lane.lane import MAX_PER_LOCKSTEP_BATCH, BatchLane
 from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.host_choice import compare
+from gateway.scheduling.host_lane import HostLane
 from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.magnus.lockstep import halves_of
-from gateway.scheduling.policy import Policy, SharingPolicy, is_lockstep
+from gateway.scheduling.policy import OrderedPolicy, Policy, SharingPolicy, is_lockstep
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
 from gateway.scheduling.routing.admission import RoutedAdmission, RunningOn
 from gateway.scheduling.routing.lane_admission import RoutedLaneAdmission
@@ -54,12 +58,14 @@ class ControlLoop:
         self.steps = 0  # of all engines
         self._last_start = 0  # the step of the last dispatch of what fitted
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
+        self._ordered = policy if isinstance(policy, OrderedPolicy) else None
         self._pool: tuple[int, int, int | None] = 0, 1, None  # pages, tokens per page
         self._most_running: list[int | None] = [None] * self.engines
         self._most_background: list[int | None] = [None] * self.engines  # as measured
         self._batches = BatchesInFlight()
         self._ends = 0
         self._cost: EngineCost | None = None
+        self._may_move: set[str] = set()  # queued requests that host memory may take
 
     @property
     def waiting(self) -> int:
@@ -84,6 +90,8 @@ class ControlLoop:
             self.batch_lane.arrive(request)
         else:
             self.policy.arrive(request)
+            if request.host is not None:
+                self._may_move.add(request.id)
         self.due = True
 
     def revise(
@@ -105,6 +113,7 @@ class ControlLoop:
 
     def withdraw(self, request_id: str) -> None:
         """Remove a queued request whose client has disconnected."""
+        self._may_move.discard(request_id)
         if not self.policy.withdraw(request_id):
             self.batch_lane.queue.remove(request_id)
 
@@ -157,6 +166,7 @@ class ControlLoop:
         """Begin a decision: remove the requests whose deadline can no longer be met."""
         self.due = False
         given_up = self.policy.give_up(now_s)
+        self._may_move.difference_update(request.id for request in given_up)
         if len(self.batch_lane):
             given_up = [*given_up, *self.batch_lane.queue.expired(now_s)]
         return given_up
@@ -178,6 +188,31 @@ class ControlLoop:
             self._last_start = self.steps
             self._started(dispatch, now_s)
         return dispatch
+
+    def move_to_host(
+        self, now_s: float, running: Callable[[], Sequence[RunningSequence]], lane: HostLane
+    ) -> Dispatch | None:
+        """After `dispatch` returned None: the next request, if it is to run in host memory instead.
+
+        That is if it may, there is room, and all requests are delayed less than by its wait.
+        """
+        policy, cost = self._ordered, self._cost
+        if lane.costs is None or cost is None or policy is None or policy.lockstep:
+            return None
+        request = policy.head(now_s)
+        if request is None or request.host is None or not lane.has_room(request):
+            return None
+        capacity, sequences = policy.admission.capacity, self._interactive(running())
+        if not (sequences and capacity.allows(len(sequences))):
+            return None
+        behind, like_it = len(policy) - 1, len(self._may_move) - 1
+        delays = compare(request, sequences, capacity, cost, lane, behind, like_it)
+        if delays is None or not delays.host_pays:
+            return None
+        lane.take(request)
+        self._may_move.discard(request.id)
+        self._last_start = self.steps
+        return structs.replace(policy.start_head(now_s), on_host=True)
 
     def make_room(
         self, now_s: float, running: Callable[[], Sequence[RunningSequence]], free_pages: int
@@ -351,6 +386,7 @@ class ControlLoop:
                 policy.arrive(request)
         self.policy = policy
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
+        self._ordered = policy if isinstance(policy, OrderedPolicy) else None
         policy.trust(self.trusted)
         if routed is None:
             self.batch_lane.resize(policy.admission.capacity)
@@ -359,6 +395,7 @@ class ControlLoop:
 
     def _started(self, dispatch: Dispatch, now_s: float) -> None:
         """Interactive requests were dispatched."""
+        self._may_move.difference_update(request.id for request in dispatch.requests)
         self._batches.begin(dispatch, now_s)
         if self.batch_lane.used:
             self.batch_lane.interactive_started(dispatch.requests, now_s)

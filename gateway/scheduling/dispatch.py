@@ -43,7 +43,8 @@ class Dispatch(Struct, frozen=True):
     `reason` is why they are next: the highest `rank`, `arrival` where order is by arrival,
     `overdue` where they had been held back for as long as the bound allows, `late` where a deadline
     is near, `share` where another app or user of their tenant would have exceeded its share. The
-    engine is to preempt the requests named in `preempt` to make room.
+    engine is to preempt the requests named in `preempt` to make room. `on_host`: their keys and
+    values are to be in host memory.
     """
 
     requests: tuple[QueuedRequest, ...]
@@ -52,6 +53,7 @@ class Dispatch(Struct, frozen=True):
     waited_s: float
     reason: DispatchReason = "rank"
     preempt: tuple[str, ...] = ()
+    on_host: bool = False
 
     @property
     def overdue(self) -> bool:

@@ -137,6 +137,17 @@ def is_lockstep(policy: Policy) -> TypeGuard[LockstepPolicy]:
 
 
 @runtime_checkable
+class OrderedPolicy(Policy, Protocol):
+    """A policy with a next request, which no other passes."""
+
+    def head(self, now_s: float) -> QueuedRequest | None:
+        """The request that is next; None if nothing is queued."""
+
+    def start_head(self, now_s: float) -> Dispatch:
+        """Start the head though admission has no room for it: it takes no memory of the device."""
+
+
+@runtime_checkable
 class SharingPolicy(Policy, Protocol):
     """A policy that divides the engine between tenants by share."""
 

@@ -15,6 +15,10 @@ Lane: TypeAlias = Literal["interactive", "batch"]
 """Requests of the batch lane start when no interactive one waits, and yield to those that come."""
 
 
+HostPlacement: TypeAlias = Literal["host-exact", "host-speculative"]
+"""How a sequence with its keys and values in host memory attends: to all, or to what matters."""
+
+
 GENERATED_TOKEN_WEIGHT: Final = 2.0  # in prompt tokens (VTC, arXiv 2401.00588, section 5)
 
 
@@ -44,7 +48,8 @@ class QueuedRequest(Struct, frozen=True):
     lock-step batch ran out of memory and it was queued again. `prefix` is the prefix of its group
     in a batch job, part of its prompt. `provisional` quantiles are about to be replaced by better
     ones: no deadline is refused by them. `blocks` are hashes of its prompt's leading blocks, see
-    `routing.prefixes`; empty where nothing is routed.
+    `routing.prefixes`; empty where nothing is routed. With `host`, its keys and values may be in
+    host memory.
     """
 
     id: str
@@ -66,6 +71,7 @@ class QueuedRequest(Struct, frozen=True):
     user: str = ""
     app_share: float = 1.0
     blocks: tuple[int, ...] = ()
+    host: HostPlacement | None = None
 
     @property
     def median(self) -> float:

@@ -28,6 +28,8 @@ from gateway.generation.text.growing_answer import Piece
 Body = TypeVar("Body")
 
 MEMORY: Final = "x-lmaas-kv"
+MEMORY_REASON: Final = "x-lmaas-kv-reason"
+UNDECIDED: Final = "undecided"
 TOKEN_US: Final = 10  # CPU time to decode a token of an answer
 LARGE_BODY: Final = 1 << 20  # bytes; a larger one is sent in pieces
 BODY_PIECE: Final = 256 << 10
@@ -81,8 +83,12 @@ async def respond(
         events = _events(form, head, states, service, data)
         return event_stream(
             events,
-            _headers(first, request),
-            IdleComments(partial(service.comment, first), timeouts.comment_interval_s),
+            _headers(first, states, request),
+            IdleComments(
+                partial(service.comment, first),
+                timeouts.comment_interval_s,
+                partial(_placed, states) if _undecided(states) else None,
+            ),
             lambda error: request.state.update({ERROR_CODE: error.code}),
         )
     try:
@@ -95,7 +101,7 @@ async def respond(
     finally:
         cancel_all(states, service)
     build = partial(form.body, usage=Usage.of(*states), **head)
-    headers = _headers(_limited(states), request)
+    headers = _headers(_limited(states), states, request)
     if sum(map(len, choices)) <= LARGE_BODY:
         return Response(build(choices=list(map(Raw, choices))), headers=headers)
     return Stream(_in_pieces(build, choices), headers=headers, media_type=MediaType.JSON)
@@ -176,10 +182,14 @@ def cancel_all(states: Sequence[RequestState], service: GenerationService) -> No
         service.cancel(state)
 
 
-def _headers(state: RequestState, request: Request[Any, Any, Any]) -> dict[str, str]:
-    """Headers: the newest predicted length in tokens and its source, the wait that was expected at
-    the request's arrival, the batch if it has started, where its keys and values are if it gave a
-    choice, how its limits stand, and the fields of the request that were ignored.
+def _headers(
+    state: RequestState, states: Sequence[RequestState], request: Request[Any, Any, Any]
+) -> dict[str, str]:
+    """Headers of an answer with these choices.
+
+    Of one of them: the newest predicted length in tokens and its source, the wait that was expected
+    at the request's arrival, the batch if it has started, and how its limits stand. Of all: where
+    their keys and values are if there was a choice, and the request's fields that were ignored.
     """
     batch = {"x-lmaas-batch": state.trace.batch} if state.trace.batch else {}
     predicted = {
@@ -190,10 +200,33 @@ def _headers(state: RequestState, request: Request[Any, Any, Any]) -> dict[str, 
     wait = {} if start_s is None else {EXPECTED_WAIT: str(round(start_s * 1000))}
     if state.expected_band_s is not None:
         wait[EXPECTED_BAND] = ", ".join(str(round(each * 1000)) for each in state.expected_band_s)
-    memory = {} if state.request.memory == "device" else {MEMORY: state.memory}
     ended = {LIMIT: state.limited_by} if state.limited_by else {}
     limits = {**hold_headers(state.hold), **ended}
+    memory = _memory_headers(states)
     return {**predicted, **wait, **batch, **memory, **limits, **ignored_header(request)}
+
+
+def _memory_headers(states: Sequence[RequestState]) -> dict[str, str]:
+    """Where keys and values are, if there was a choice, and why if any are in host memory."""
+    first = states[0]
+    if first.request.memory == "device":
+        return {}
+    shown = next((state for state in states if state.on_host), first)
+    if shown.host_reason is not None:
+        return {MEMORY: shown.memory, MEMORY_REASON: shown.host_reason}
+    return {MEMORY: UNDECIDED if _undecided(states) else shown.memory}
+
+
+def _undecided(states: Sequence[RequestState]) -> bool:
+    """Whether any of the choices may yet start on the device or in host memory."""
+    return any(state.undecided for state in states)
+
+
+def _placed(states: Sequence[RequestState]) -> str | None:
+    """The comment of a stream that says where its choices run; None until all have started."""
+    if _undecided(states):
+        return None
+    return ", ".join(f"{name}: {value}" for name, value in _memory_headers(states).items())
 
 
 def _limited(states: Sequence[RequestState]) -> RequestState:

@@ -29,10 +29,13 @@ class IdleComments(Struct, frozen=True):
     """What a stream without events says: a comment after every `interval_s`.
 
     `queued` gives its place in the queue while it waits there, more often; None afterwards.
+    `placed` gives what its headers could not say yet, once that is known: a comment before the next
+    event.
     """
 
     queued: Callable[[], str | None]
     interval_s: float
+    placed: Callable[[], str | None] | None = None
 
     @property
     def next_s(self) -> float:
@@ -97,6 +100,7 @@ async def _kept_alive(
 ) -> AsyncGenerator[bytes, None]:
     """The events, with a comment line while there are none: no client or proxy times out."""
     following: asyncio.Future[bytes | None] | None = None
+    placed = comments.placed
     try:
         while True:
             following = following or asyncio.ensure_future(anext(events, None))
@@ -105,6 +109,9 @@ async def _kept_alive(
                 yield comments.text
                 continue
             event, following = following.result(), None
+            if placed is not None and (where := placed()) is not None:
+                placed = None
+                yield f": {where}\n\n".encode()
             if event is None:
                 return
             yield event

@@ -21,6 +21,7 @@ COLUMNS: Columns = {
     "app": "app",
     "lane": "lane",
     "share": "waits_for_share",
+    "memory": "memory",
     "tier": "service_tier",
     "prompt": "prompt_tokens",
     "predicted": "predicted_tokens",

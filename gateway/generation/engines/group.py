@@ -215,6 +215,7 @@ def joint_info(infos: Many[EngineInfo]) -> EngineInfo | None:
         max_running=sum(limits) if all(limits) else 0,
         offload_context_tokens=0,
         offload_refusals=dict.fromkeys(HOST_PLACEMENTS, SEVERAL),
+        host_costs={},
         refusals=refusals | {"pins": SEVERAL, "lockstep": SEVERAL},
         probed={},
     )

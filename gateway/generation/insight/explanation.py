@@ -7,10 +7,11 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.protocol import KvPlacement
 from gateway.generation.insight.reasons import WaitFacts, explain_wait
 from gateway.generation.insight.times import RequestTimes, request_times
 from gateway.generation.request import URGENCY
-from gateway.generation.request_state import RequestState
+from gateway.generation.request_state import HostReason, RequestState
 from gateway.history.record import BATCH_TIER, Record
 from gateway.history.requests import OvertakingCounts, RequestHistory
 from gateway.scheduling.lmaas.inner_shares import Level
@@ -30,7 +31,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     `batch` for a line of a batch job; while it is held, `group` is the group of such a line and
     `shared_tokens` the prompt tokens that its members share. `waits_for_share` is `app` or `user`
     while it is held back because its app or user has had more than its share and others wait.
-    `times` says where all its time went, until its end or until now.
+    `times` says where all its time went, until its end or until now. While it is held, `memory` is
+    where its keys and values are or will be, and `memory_reason` why that is host memory.
     `kv_free_pages` counts the free KV pages at its start. `gave_up` is the bound for which it was
     shed, `deadline` or `queue_time`. A null field has not happened yet or was not recorded.
     """
@@ -72,6 +74,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     generation_tokens: int
     finish_reason: str | None
     gave_up: str | None
+    memory: KvPlacement | None = None
+    memory_reason: HostReason | None = None
 
 
 COMPUTED: Final = frozenset(
@@ -86,6 +90,8 @@ COMPUTED: Final = frozenset(
         "waited_s",
         "waits_for_share",
         "times",
+        "memory",
+        "memory_reason",
     }
 )
 RECORDED: Final = tuple(name for name in Explanation.__struct_fields__ if name not in COMPUTED)
@@ -105,16 +111,20 @@ def explain_held(
     request: RequestState, record: Record, waits_for_share: Level | None
 ) -> Explanation:
     """Explain a request in memory: queued, running, or just ended."""
+    reason = request.host_reason
     if request.ended:
-        return explain(record, "ended")
+        ended = explain(record, "ended", host_reason=reason)
+        return replace(ended, memory=request.memory, memory_reason=reason)
     waits = request.dispatched_s is None or request.queued_again
     state: State = "waiting" if waits else "running"
     return replace(
-        explain(record, state, waits_for_share=waits_for_share),
+        explain(record, state, waits_for_share=waits_for_share, host_reason=reason),
         response_s=None,
         finish_reason=None,
         group=request.prefix.id if request.prefix else None,
         shared_tokens=request.prefix.tokens if request.prefix else None,
+        memory=request.memory,
+        memory_reason=reason,
     )
 
 
@@ -123,6 +133,7 @@ def explain(
     state: State,
     passes: OvertakingCounts | None = None,
     waits_for_share: Level | None = None,
+    host_reason: HostReason | None = None,
 ) -> Explanation:
     """Explain a record of a request in this state."""
     recorded = {name: getattr(record, name) for name in RECORDED}
@@ -155,5 +166,6 @@ def explain(
         preemptions=explained.preemptions,
         times=None if explained.first_token_s is None else times,
         gave_up=explained.gave_up,
+        host_reason=host_reason,
     )
     return replace(explained, why=explain_wait(facts))

@@ -3,15 +3,20 @@
 from typing import Final
 
 from gateway.generation.insight.queue_view import QueueEntry
+from gateway.generation.request_state import HostReason
 
 URGENT: Final = 1.0  # urgency of a request that asks for nothing
 WORTH_SAYING: Final = 1.5  # response ratio
+HOST_REASONS: Final[dict[HostReason, str]] = {
+    "does_not_fit": "the device cannot hold it",
+    "would_preempt": "the device had no room for it next to others",
+}
 
 
 def place_reason(entry: QueueEntry) -> str:
     """The reason of a waiting request's place; what a running one does."""
     if entry.state == "running":
-        return _running(entry)
+        return f"{_running(entry)}{_on_host(entry, '; in host memory')}"
     if entry.lane == "batch":
         return "line of a job: starts when no other request waits"
     reasons = []
@@ -33,7 +38,12 @@ def place_reason(entry: QueueEntry) -> str:
         reasons.append(f"its batch has waited {entry.ratio - 1:.1f} × the time it will take")
     elif not reasons:
         reasons.append("it has waited little for what it will take")
-    return "; ".join(reasons)
+    return f"{'; '.join(reasons)}{_on_host(entry, '; waits for host memory')}"
+
+
+def _on_host(entry: QueueEntry, words: str) -> str:
+    """These words and the reason, if its keys and values are not on the device."""
+    return "" if entry.memory_reason is None else f"{words}, as {HOST_REASONS[entry.memory_reason]}"
 
 
 def _running(entry: QueueEntry) -> str:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from engine.protocol import KvPlacement
 from gateway.generation.engines.group import EngineGroup
 from gateway.generation.insight.estimates import (
     ExpectedTurn,
@@ -16,7 +17,7 @@ from gateway.generation.insight.estimates import (
     seconds_per_token,
 )
 from gateway.generation.insight.queue_waits import QueueWaits
-from gateway.generation.request_state import RequestState
+from gateway.generation.request_state import HostReason, RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.quantiles import MEDIAN
 from gateway.scheduling.lmaas.inner_shares import Level
@@ -35,7 +36,8 @@ class QueueEntry(Struct, frozen=True, kw_only=True):
     overdue; it is shed if it has not started in `start_by_s`. The expected times are medians, with
     their bands, 0.1 to 0.9 quantiles; they are null while the engine is away, paused or draining,
     and of a line of a batch job, which starts when no other request waits. `group` is the group of
-    such a line, `shared_tokens` are the prompt tokens that its members share.
+    such a line, `shared_tokens` are the prompt tokens that its members share. `memory` is where the
+    keys and values are or will be, as known now, `memory_reason` why that is host memory.
     """
 
     id: UUID
@@ -68,6 +70,8 @@ class QueueEntry(Struct, frozen=True, kw_only=True):
     expected_start_band_s: list[float] | None
     expected_finish_s: float | None
     expected_finish_band_s: list[float] | None
+    memory: KvPlacement = "device"
+    memory_reason: HostReason | None = None
 
 
 class QueueTotals(Struct, frozen=True, kw_only=True):
@@ -163,7 +167,9 @@ def read_queue(
                 waits_for_share=shares(each.request),
             )
             if isinstance(each, ExpectedTurn)
-            else _waiting_line(each, now_s)
+            else _waiting_line(
+                each, now_s, waits.outlook(each, now_s) if engine.accepting else None
+            )
             if isinstance(each, RequestState)
             else _running(each, now_s, step_s, expected=engine.accepting)
             for each in page[:limit]
@@ -252,7 +258,8 @@ def _waiting(
     )
 
 
-def _waiting_line(state: RequestState, now_s: float) -> QueueEntry:
+def _waiting_line(state: RequestState, now_s: float, outlook: Outlook | None) -> QueueEntry:
+    """A line of a job, of which nothing is expected, or a request that waits for host memory."""
     return _entry(
         state,
         now_s,
@@ -260,7 +267,9 @@ def _waiting_line(state: RequestState, now_s: float) -> QueueEntry:
         batch=None,
         ratio=None,
         remaining=state.prediction.median,
-        finish_s=None,
+        start_s=None if outlook is None else outlook.start.p50,
+        finish_s=None if outlook is None else outlook.finish.p50,
+        outlook=outlook,
     )
 
 
@@ -311,6 +320,8 @@ def _entry(
         expected_start_band_s=_band(None if outlook is None else outlook.start),
         expected_finish_s=finish_s,
         expected_finish_band_s=_band(None if outlook is None else outlook.finish),
+        memory=state.memory,
+        memory_reason=state.host_reason,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from gateway.generation.insight.times import RequestTimes
+from gateway.generation.request_state import HostReason
 from gateway.history.requests import OvertakingCounts
 from gateway.scheduling.lmaas.inner_shares import Level
 
@@ -15,6 +16,10 @@ GIVE_UP_CLAUSES: Final = {
     "queue_time": "because it had not started within the longest wait that was allowed",
 }
 
+HOST_CLAUSES: Final[dict[HostReason, str]] = {
+    "does_not_fit": "as the device cannot hold them",
+    "would_preempt": "as the device had no room for them next to those of others",
+}
 WHOLE: Final[dict[Level, str]] = {"app": "tenant", "user": "app"}
 
 
@@ -33,6 +38,7 @@ class WaitFacts(Struct, frozen=True, kw_only=True):
     preemptions: int = 0
     times: RequestTimes | None = None
     gave_up: str | None = None
+    host_reason: HostReason | None = None
 
 
 def explain_wait(facts: WaitFacts) -> str:
@@ -85,6 +91,9 @@ def _circumstances(facts: WaitFacts) -> Iterator[str]:
         yield "then it went first, being overdue"
     if facts.policy_order == "arrival" and facts.waited_s > MIN_WAIT_S:
         yield "the order was that of arrival"
+    if facts.host_reason:
+        verb = "are" if facts.started else "will be"
+        yield f"its keys and values {verb} in host memory, {HOST_CLAUSES[facts.host_reason]}"
     if facts.preemptions:
         times = "once" if facts.preemptions == 1 else f"{facts.preemptions} times"
         lost_s = facts.times.preempted_s if facts.times is not None else 0.0

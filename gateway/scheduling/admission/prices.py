@@ -55,7 +55,7 @@ class EngineCost(Struct, frozen=True):
     """The measured cost of an engine: its step time, and the most tokens of a step.
 
     `swap_token_s` is the time to copy a preempted token's KV to the host, or back; None if it is
-    computed again.
+    always computed again. It is copied where that costs less.
     """
 
     step_time: StepTime
@@ -86,15 +86,15 @@ def prices(cost: EngineCost, running: int, kv_tokens: float) -> Prices:
 
     Produced: the time of a step per token, less what the step takes longer with a sequence more.
     Lost: what steps take longer for a prompt token at the mean depth, and what the sequence itself
-    does not produce in them.
+    does not produce in them; or two copies, if they cost less.
     """
     count = max(running, 1)
     context = kv_tokens / count
     step_s = cost.step_time.seconds(0, count, kv_tokens)
     wider_s = cost.step_time.seconds(0, count + 1, kv_tokens + context)
     produced_s = max(step_s / count - (wider_s - step_s), 0.0)
-    if cost.swap_token_s is not None:
-        return Prices(produced_s, 2 * cost.swap_token_s)
     chunk = max(cost.step_tokens - count, 1)
     prefill_s = cost.step_time.seconds(chunk, count, kv_tokens, chunk * context / 2)
-    return Prices(produced_s, (max(prefill_s - step_s, 0.0) + produced_s) / chunk)
+    computed_s = (max(prefill_s - step_s, 0.0) + produced_s) / chunk
+    copied_s = inf if cost.swap_token_s is None else 2 * cost.swap_token_s
+    return Prices(produced_s, min(computed_s, copied_s))

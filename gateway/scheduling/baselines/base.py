@@ -67,6 +67,14 @@ class FcfsPolicy:
             self.admission.force(first[0])
         return self._started(first, now_s)
 
+    def head(self, now_s: float) -> QueuedRequest | None:
+        """The first request; None if nothing is queued."""
+        return next(iter(self._first(1, now_s)), None)
+
+    def start_head(self, now_s: float) -> Dispatch:
+        """Start the first request without memory of the device."""
+        return self._started(self._first(1, now_s), now_s)
+
     def ended(self, request: QueuedRequest, generated: int, now_s: float) -> None:
         """A dispatched request ended: release its memory."""
         del generated, now_s

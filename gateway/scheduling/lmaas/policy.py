@@ -122,12 +122,24 @@ class LmaasPolicy:
         tenant = self.shares.lowest()
         if tenant is None:
             return None
-        candidates = self._tenants[tenant].next(now_s, by_arrival=self.order == "arrival")
+        candidates = self._next_of(tenant, now_s)
         fitting = self.admission.admit([entry.request for entry in candidates.entries])
         if not fitting and self.admission.empty:  # too large: the engine accepts or refuses it
             self.admission.force(candidates.entries[0].request)
             fitting = 1
         return self._dispatched(candidates, fitting) if fitting else None
+
+    def head(self, now_s: float) -> QueuedRequest | None:
+        """The next request of the tenant with the lowest counter; None if nothing is queued."""
+        tenant = self.shares.lowest()
+        return None if tenant is None else self._next_of(tenant, now_s).entries[0].request
+
+    def start_head(self, now_s: float) -> Dispatch:
+        """Start the head without memory of the device; its tenant is charged as for any start."""
+        self._now_s = max(self._now_s, now_s)
+        tenant = self.shares.lowest()
+        assert tenant is not None, "nothing is queued"
+        return self._dispatched(self._next_of(tenant, now_s), 1)
 
     def over_share(self, running: Sequence[RunningSequence]) -> frozenset[str]:
         """Tenants whose running sequences hold more than their share: preempted first."""
@@ -151,7 +163,7 @@ class LmaasPolicy:
         if not tenants:
             return None
         tenant = min(tenants, key=lambda each: (self.shares.counter(each), each))
-        candidates = self._tenants[tenant].next(now_s, by_arrival=self.order == "arrival")
+        candidates = self._next_of(tenant, now_s)
         request = candidates.entries[0].request
         pages = self.admission.capacity.pages_for(
             request.prompt_tokens + self.admission.reserve(request)
@@ -282,6 +294,10 @@ class LmaasPolicy:
         return waiting_batch_of(
             batch.name, requests, serving_s=serving_s, now_s=now_s, ordered=batch.ordered
         )
+
+    def _next_of(self, tenant: str, now_s: float) -> Candidates:
+        """The next requests of a tenant."""
+        return self._tenants[tenant].next(now_s, by_arrival=self.order == "arrival")
 
     def _dispatched(self, candidates: Candidates, fitting: int) -> Dispatch:
         requests = [entry.request for entry in candidates.entries[:fitting]]

@@ -15,7 +15,8 @@ from tests.e2e.conftest import Served, streamed_across
 
 Asked = Callable[..., dict[str, Any]]
 WORDS = "brave queen finds golden castle " * 100  # more than the device holds
-KV = "x-lmaas-kv"
+KV, REASON = "x-lmaas-kv", "x-lmaas-kv-reason"
+STEPS_TO_PRICE = 260  # after them the gateway knows what its engine's steps cost
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ async def test_the_answer_is_that_of_a_larger_device(
             answer = await own.chat.completions.with_raw_response.create(
                 **long, extra_body={"memory": memory}
             )
-            assert answer.headers[KV] == memory
+            assert (answer.headers[KV], answer.headers[REASON]) == (memory, "does_not_fit")
             found = answer.parse()
             assert found.usage == expected.usage
             if memory == "host-exact":
@@ -56,6 +57,7 @@ async def test_what_fits_the_device_stays_there(small: Served, asked: Asked) -> 
             **short, extra_body={"memory": "host-exact"}
         )
         assert answer.headers[KV] == "device"
+        assert REASON not in answer.headers
         plain = await own.chat.completions.with_raw_response.create(**short)
         assert KV not in plain.headers
 
@@ -107,6 +109,28 @@ async def test_many_wait_for_each_other(small: Served, long: dict[str, Any]) -> 
     assert len({answer.choices[0].message.content for answer in answers}) == 1
 
 
+async def test_as_many_run_at_once_as_host_memory_holds(
+    small: Served, long: dict[str, Any]
+) -> None:
+    body = {**long, "max_tokens": 400, "stream": True}
+    more = {"memory": "host-exact", "min_tokens": 400, "ignore_eos": True}
+    began, ended = asyncio.Event(), asyncio.Event()
+    async with small.client() as own, asyncio.timeout(PATIENCE_S):
+
+        async def first() -> None:
+            async for _ in await own.chat.completions.create(**body, extra_body=more):
+                began.set()
+            ended.set()
+
+        async def second() -> None:
+            await began.wait()
+            async for _ in await own.chat.completions.create(**body, extra_body=more):
+                assert not ended.is_set()
+                return
+
+        await asyncio.gather(first(), second())
+
+
 async def test_it_goes_on_after_the_engine_was_killed(small: Served, long: dict[str, Any]) -> None:
     body = {**long, "extra_body": {"memory": "host-exact"}}
     engine = small.engine().pid
@@ -114,3 +138,80 @@ async def test_it_goes_on_after_the_engine_was_killed(small: Served, long: dict[
         expected = (await own.chat.completions.create(**body)).choices[0].message.content
         pieces = await streamed_across(own, body, lambda: os.kill(engine, signal.SIGKILL))
     assert "".join(pieces) == expected
+
+
+@pytest.fixture
+async def occupied(
+    small: Served, asked: Asked
+) -> AsyncIterator[tuple[openai.AsyncOpenAI, asyncio.Task[str]]]:
+    """A client of the gateway, and an answer of known length that fills most of the device."""
+    own = small.client()
+
+    async def whole(words: str, tokens: int, began: asyncio.Event) -> str:
+        body = {**asked("diary", words), "max_tokens": tokens}
+        more = {"min_tokens": tokens, "ignore_eos": True}
+        stream = await own.chat.completions.create(**body, stream=True, extra_body=more)
+        pieces = []
+        async for chunk in stream:
+            pieces.append(chunk.choices[0].delta.content or "")
+            began.set()
+        return "".join(pieces)
+
+    await whole("A day.", STEPS_TO_PRICE, asyncio.Event())
+    began = asyncio.Event()
+    task = asyncio.create_task(whole("brave queen " * 110, 200, began))
+    await began.wait()
+    yield own, task
+    await task
+    await own.close()
+
+
+async def preempted(small: Served) -> int:
+    return int((await small.engine_stats())["preemptions"])
+
+
+async def test_what_the_device_has_no_room_for_runs_next_to_others(
+    small: Served,
+    client: openai.AsyncOpenAI,
+    asked: Asked,
+    occupied: tuple[openai.AsyncOpenAI, asyncio.Task[str]],
+) -> None:
+    own, others = occupied
+    before = await preempted(small)
+    body = {**asked("translate", "golden castle " * 140), "max_tokens": 6}
+    answer = await own.chat.completions.with_raw_response.create(
+        **body, extra_body={"memory": "host-exact"}
+    )
+    assert not others.done()
+    assert (answer.headers[KV], answer.headers[REASON]) == ("host-exact", "would_preempt")
+    expected = await client.chat.completions.create(**body)
+    assert answer.parse().choices[0].message.content == expected.choices[0].message.content
+    await others
+    assert await preempted(small) == before
+    async with small.stranger() as stranger:
+        metrics = (await stranger.get("/metrics")).text
+    assert 'lmaas_kv_offload_starts_total{reason="would_preempt"} 1.0' in metrics
+
+
+async def test_a_stream_says_in_a_comment_where_it_runs(
+    small: Served, asked: Asked, occupied: tuple[openai.AsyncOpenAI, asyncio.Task[str]]
+) -> None:
+    body = {**asked("translate", "golden castle " * 140), "max_tokens": 6, "stream": True}
+    async with small.caller() as caller:
+        answer = await caller.post("/v1/chat/completions", json={**body, "memory": "host-exact"})
+    assert not occupied[1].done()
+    placed = (answer.headers[KV], answer.headers.get(REASON))
+    comment = ": x-lmaas-kv: host-exact, x-lmaas-kv-reason: would_preempt"
+    assert placed == ("host-exact", "would_preempt") or (
+        placed == ("undecided", None) and comment in answer.text
+    )
+
+
+async def test_what_did_not_opt_in_waits_for_the_device(
+    asked: Asked, occupied: tuple[openai.AsyncOpenAI, asyncio.Task[str]]
+) -> None:
+    own, others = occupied
+    body = {**asked("translate", "golden castle " * 140), "max_tokens": 6}
+    answer = await own.chat.completions.with_raw_response.create(**body)
+    assert KV not in answer.headers
+    assert others.done(), "it had no room before"

@@ -33,6 +33,9 @@ class EndlessAnswer:
     calls = None
     hold = None
     limited_by = None
+    memory: Any = "device"
+    host_reason = None
+    on_host = undecided = False
     trace = SchedulingTrace()
     expected_band_s = None
     tokens = (1,)
@@ -125,6 +128,30 @@ async def test_a_queued_stream_says_its_place_until_it_starts() -> None:
         assert await anext(stream.iterator) == f": {words}\n\n".encode()
         answer.place = None
         assert await anext(stream.iterator) == b": waiting\n\n"
+        await stream.iterator.aclose()
+
+
+async def test_a_stream_says_where_its_choices_run_once_all_have_started() -> None:
+    grew = asyncio.Event()
+    answers: Any = [HeldAnswer(choice, grew) for choice in range(2)]
+    for each in answers:
+        each.undecided = True
+        each.request = SimpleNamespace(**vars(each.request) | {"memory": "host-exact"})
+    data = ChatCompletionRequest(model="m", messages=[ChatMessage("user", "king")], stream=True)
+    timeouts, request = ClientTimeouts(), SimpleNamespace(state={})
+    stream: Any = await respond(CHAT_FORM, answers, FakeService(), data, request, timeouts)  # type: ignore[arg-type]
+    assert stream.headers["x-lmaas-kv"] == "undecided"
+    answers[0].undecided = False
+    grew.set()
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await anext(stream.iterator)).startswith(b"data: ")
+        answers[1].undecided = False
+        answers[1].on_host, answers[1].memory = True, "host-exact"
+        answers[1].host_reason = "would_preempt"
+        comment = b": x-lmaas-kv: host-exact, x-lmaas-kv-reason: would_preempt\n\n"
+        assert await anext(stream.iterator) == comment
+        assert (await anext(stream.iterator)).startswith(b"data: ")
+        assert (await anext(stream.iterator)).startswith(b"data: ")
         await stream.iterator.aclose()
 
 

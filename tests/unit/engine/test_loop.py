@@ -327,6 +327,8 @@ def test_swapped_sequences_resume_with_the_same_tokens_and_compute_nothing_twice
     assert run.computed == undisturbed.computed
     assert run.memory.host.used == 0
     assert run.loop.stats.swaps == len(run.preempted)
+    assert run.steps[-1].swap_token_s == run.memory.host.costs.page_copy_s / 4 > 0
+    assert not undisturbed.steps[-1].swap_token_s
 
 
 def test_log_probabilities_come_with_the_tokens(a_run: Callable, a_sequence: Callable) -> None:

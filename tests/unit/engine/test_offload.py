@@ -8,7 +8,7 @@ import torch
 from msgspec import structs
 
 from engine.offload.staging import StagedLayer
-from engine.protocol import Preempt, Sampling, Sequence, SetMode
+from engine.protocol import HostWork, Preempt, Sampling, Sequence, SetMode, StepWork
 from engine.step.commands import Stop
 from tests.unit.engine.test_equality import DEMO, FAMILIES, SEQUENCES, some_sequences
 
@@ -136,3 +136,37 @@ def test_a_longer_context_than_the_pool_holds(a_run: Callable) -> None:
     on_device = a_run(DEMO, pages=tokens // 16 + 1, page_tokens=16, step_tokens=64)
     run = a_run(DEMO, pages=4, page_tokens=16, step_tokens=64, offload_pages=tokens // 16 + 1)
     assert run.all(on_host([sequence])) == on_device.all([sequence])
+
+
+def test_steps_report_what_those_on_the_host_had_computed(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    run = a_run("llama", offload_pages=200, step_tokens=8)
+    exact = a_sequence("e", [5] * 10, max_tokens=3, memory="host-exact")
+    run.all([exact])
+    first, second, *decoding = [step.host_work for step in run.steps if step.host_work]
+    assert first == HostWork(StepWork(8, 32.0, 0, 0))
+    assert second == HostWork(StepWork(2, 18.0, 0, 0), exact_tokens=8)
+    assert decoding == [HostWork(StepWork(0, 0, 1, 0), 1, tokens) for tokens in (11, 12)]
+    speculative = a_sequence("s", [5] * 8, max_tokens=2, memory="host-speculative")
+    run.all([speculative])
+    assert run.steps[-1].host_work == HostWork(StepWork(0, 0, 1, 0), 0, 0, 1, 9)
+    run.all([a_sequence("d", max_tokens=2)])
+    assert run.steps[-1].host_work is None
+
+
+def test_work_of_a_step_with_both_kinds_leaves_out_no_row(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    run = a_run("llama", offload_pages=200)
+    run.all(
+        [
+            a_sequence("d", [5] * 6, max_tokens=6, reserve=6),
+            a_sequence("h", [5] * 6, max_tokens=6, memory="host-exact"),
+        ]
+    )
+    both = [each.host_work for each in run.steps if len(each.tokens) == 2 and each.computed == 2]
+    assert both
+    for tokens, work in enumerate(both, 7):
+        assert work == HostWork(StepWork(0, 0, 2, tokens), 1, tokens)
+    assert run.steps[0].work is None

@@ -16,6 +16,7 @@ from msgspec import structs
 from engine.protocol import (
     EngineInfo,
     Finish,
+    HostWork,
     KvState,
     Mode,
     Pin,
@@ -287,6 +288,8 @@ class SchedulerScene:
         took_s: float = 0.0,
         computed: int = 0,
         work: StepWork | None = None,
+        host_work: HostWork | None = None,
+        swap_token_s: float = 0.0,
         unpinned: Many[str] = (),
         engine: int = 0,
     ) -> None:
@@ -303,6 +306,8 @@ class SchedulerScene:
                 took_s=took_s,
                 computed=computed,
                 work=work,
+                host_work=host_work,
+                swap_token_s=swap_token_s,
             )
         )
 

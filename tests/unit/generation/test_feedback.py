@@ -32,7 +32,10 @@ async def test_distrust_is_shown_at_once_with_an_empty_queue(scene: SchedulerSce
     assert (untrusted(scene), scene.loop.trusted) == (1, False)
 
 
-async def test_admission_weighs_by_the_cost_that_steps_have_shown(scene: SchedulerScene) -> None:
+@pytest.mark.parametrize(("swap_token_s", "lost_s"), [(0.0, 1e-4), (1e-3, 1e-4), (2e-5, 2 * 2e-5)])
+async def test_admission_weighs_by_the_cost_that_steps_have_shown(
+    scene: SchedulerScene, swap_token_s: float, lost_s: float
+) -> None:
     scene.connect()
     admission = scene.scheduler.policy.admission
     assert isinstance(admission, FuturePeak)
@@ -40,8 +43,8 @@ async def test_admission_weighs_by_the_cost_that_steps_have_shown(scene: Schedul
     for _ in range(320):
         work = StepWork(random.choice([0, 64, 256]), 0.0, random.randint(1, 16), 0)
         took_s = 0.02 + 1e-4 * work.prompt_tokens + 1e-3 * work.sequences
-        scene.step(work=work, took_s=took_s)
+        scene.step(work=work, took_s=took_s, swap_token_s=swap_token_s)
     assert admission._cost is not None
     found = prices(admission._cost, 10, 0.0)
     assert found.produced_s == pytest.approx(0.02 / 10, rel=0.05)
-    assert found.lost_s == pytest.approx(1e-4, rel=0.1)
+    assert found.lost_s == pytest.approx(lost_s, rel=0.1)

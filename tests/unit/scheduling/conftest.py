@@ -8,6 +8,7 @@ import pytest
 
 from gateway.scheduling.lmaas.cost_class import QueueEntry
 from gateway.scheduling.requests import (
+    HostPlacement,
     Lane,
     Quantiles,
     QueuedRequest,
@@ -51,6 +52,7 @@ def a_request() -> MakeRequest:
         app: str = "",
         user: str = "",
         app_share: float = 1.0,
+        host: HostPlacement | None = None,
     ) -> QueuedRequest:
         return QueuedRequest(
             id=request_id or f"r{next(numbers)}",
@@ -69,6 +71,7 @@ def a_request() -> MakeRequest:
             app=app,
             user=user,
             app_share=app_share,
+            host=host,
         )
 
     return make

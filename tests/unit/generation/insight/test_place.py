@@ -58,6 +58,14 @@ def an_entry(**given: Any) -> QueueEntry:
         ({"urgency": 0.5, "service_tier": "flex"}, "flex, less urgent"),
         ({"ratio": 3.0}, "waited 2.0 × the time"),
         ({"lane": "batch"}, "line of a job"),
+        (
+            {"memory": "host-exact", "memory_reason": "does_not_fit"},
+            "waits for host memory, as the device cannot hold it",
+        ),
+        (
+            {"state": "running", "memory": "host-exact", "memory_reason": "would_preempt"},
+            "in host memory, as the device had no room for it next to others",
+        ),
         ({"state": "running"}, "prompt is being read"),
         ({"state": "running", "generated_tokens": 5}, "writes its answer"),
         ({"state": "running", "generated_tokens": 50}, "beyond its P90"),

@@ -38,6 +38,20 @@ def facts(**given: Any) -> WaitFacts:
             ),
         ),
         (
+            {"host_reason": "would_preempt"},
+            (
+                "It waited 3.20 s: 12 requests waited when it came; its keys and values are in "
+                "host memory, as the device had no room for them next to those of others."
+            ),
+        ),
+        (
+            {"state": "waiting", "started": False, "host_reason": "does_not_fit"},
+            (
+                "It has waited 3.20 s: 12 requests waited when it came; its keys and values will "
+                "be in host memory, as the device cannot hold them."
+            ),
+        ),
+        (
             {"overdue": True, "preemptions": 2},
             (
                 "It waited 3.20 s: 12 requests waited when it came; then it went first, being "

@@ -54,6 +54,11 @@ def test_swapped_token_is_copied_twice() -> None:
     assert prices(cost, 10, 20_000).lost_s == pytest.approx(6e-6)
 
 
+def test_token_that_is_computed_in_less_time_than_copied_is_computed() -> None:
+    dear = EngineCost(COST.step_time, 512, swap_token_s=1.0)
+    assert prices(dear, 10, 20_000) == prices(COST, 10, 20_000)
+
+
 def test_idle_engine_has_prices() -> None:
     assert prices(COST, 0, 0.0) == prices(COST, 1, 0.0)
 
