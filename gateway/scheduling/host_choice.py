@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gateway.scheduling.admission.future_peak import (
+from gateway.scheduling.admission.interface import Capacity
+from gateway.scheduling.admission.page_forecast import (
     INTERVAL_STARTS,
     interval_count,
     page_use_ahead,
 )
-from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.admission.prices import EngineCost
 from gateway.scheduling.host_lane import HostLane
 from gateway.scheduling.lmaas.cost import expected_length

@@ -160,6 +160,7 @@ async def test_a_request_that_waits_for_host_memory_has_an_expected_start(
     assert entry.id == second.id
     # All 200 steps of the first, of 0.1 ms for it and 10 ms at least for any step.
     assert entry.expected_start_s == pytest.approx(200 * 10.1e-3, rel=0.3)
+    assert entry.expected_start_s is not None
     assert entry.expected_finish_s == pytest.approx(2 * entry.expected_start_s, rel=0.3)
     assert entry.expected_start_band_s is not None
     comment = ready.scheduler.comment(second)
@@ -167,9 +168,11 @@ async def test_a_request_that_waits_for_host_memory_has_an_expected_start(
     assert comment.startswith("waiting, place 1")
     third = ready.request(**sizes)
     await ready.enqueue(third)
-    assert third.trace.expected_start_s is not None
-    assert third.trace.expected_start_s > second.trace.expected_start_s
-    assert third.trace.expected_finish_s > third.trace.expected_start_s
+    start_s, finish_s = third.trace.expected_start_s, third.trace.expected_finish_s
+    assert second.trace.expected_start_s is not None
+    assert start_s is not None
+    assert finish_s is not None
+    assert second.trace.expected_start_s < start_s < finish_s
     ready.step(finished=[Finish(first.sequence_id, "stop")], kv=KV)
     await ready.enqueue()
     assert second.dispatched_s is not None

@@ -9,6 +9,7 @@ from gateway.generation.insight.host_cost import HostCostLearner
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.scheduling.admission.prices import LinearStepTime
 from gateway.scheduling.host_lane import HostCosts, HostLane, RowCost
+from gateway.scheduling.requests import HostPlacement
 from tests.unit.generation.insight.test_step_cost import a_step, seconds, some_work
 
 DEVICE = LinearStepTime(4e-3, 2e-4, 5e-4, 2e-7, 3e-8)
@@ -76,7 +77,11 @@ def test_an_engine_of_the_modelled_form_is_found() -> None:
     found = priced(learner, lane)
     assert found.slowdown == pytest.approx(SLOWDOWN, abs=0.04)
     assert found.fetch_s == pytest.approx(EXACT.token_s, rel=0.1)
-    for place, true in (("host-exact", EXACT), ("host-speculative", SPECULATIVE)):
+    expected: dict[HostPlacement, RowCost] = {
+        "host-exact": EXACT,
+        "host-speculative": SPECULATIVE,
+    }
+    for place, true in expected.items():
         row = found.rows[place]
         assert row.step_s == pytest.approx(true.step_s, rel=0.2)
         for tokens in (200, 1000, 4000):
