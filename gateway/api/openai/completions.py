@@ -36,7 +36,7 @@ def _parts(index: int, state: RequestState, piece: Piece | None) -> list[TextCho
     return [TextChoice(piece.text, None, index, piece_logprobs(state, piece, TextLogprobs.of))]
 
 
-STARTED_AT_ONCE: Final = 8  # prompts of a request: each takes up to 1 ms of the event loop
+STARTED_AT_ONCE: Final = 8  # answers of a request: each takes up to 1 ms of the event loop
 
 FORM: Final = AnswerFormat("cmpl-", Completion, Completion, _choice, _parts, TextLogprobs.of)
 
@@ -75,8 +75,9 @@ async def _start_all(
     grew = asyncio.Event()  # one reader reads all
     states: list[RequestState] = []
     failures: list[BaseException] = []
-    for begin in range(0, len(requests), STARTED_AT_ONCE):
-        starts = (service.start(each, grew) for each in requests[begin : begin + STARTED_AT_ONCE])
+    at_once = max(STARTED_AT_ONCE // requests[0].choices, 1)
+    for begin in range(0, len(requests), at_once):
+        starts = (service.start(each, grew) for each in requests[begin : begin + at_once])
         started = await asyncio.gather(*starts, return_exceptions=True)
         failures += [each for each in started if isinstance(each, BaseException)]
         states += [state for each in started if isinstance(each, list) for state in each]
