@@ -41,7 +41,6 @@ PRICE_PROMPT: Final = 64
 PRICE_ANSWER: Final = 80
 POOL_FRACTION: Final = 4  # the load's keys and values over the device's pool
 PATIENCE_S: Final = 900.0  # for the next step
-PROBE_TOKENS: Final = 128  # of the sequence by which an engine measures what the host costs
 CHOSEN: Final[dict[Use, HostPlacement]] = {
     "host-exact, chosen": "host-exact",
     "host-speculative, chosen": "host-speculative",
@@ -96,7 +95,7 @@ def run_load(model: LoadedModel, load: Load, use: Use, link: Link, threads: int)
     memory = KvMemory(PagePool(pages, PAGE_TOKENS), swapped, sharing=False, pin_share=0.0)
     offloaded = OffloadedQueue(PagePool(load.pages if host else 0, PAGE_TOKENS), STEP_TOKENS)
     composer = Composer(memory, STEP_TOKENS, offloaded=offloaded)
-    costs = {} if offloading is None else measure_host_costs(runner, offloading, PROBE_TOKENS)
+    costs = {} if offloading is None else measure_host_costs(runner, offloading, STEP_TOKENS)
     steps: Queue[Step | BaseException] = Queue()
     loop = StepLoop(runner, composer, steps.put, steps.put)
     loop.start()

@@ -11,6 +11,8 @@ from engine.step.chunks import Chunk, StepPlan
 from engine.step.memory import PageCopies
 from engine.step.sequence import SequenceState
 
+# A fetch of fewer is over while the layer before is computed, and would look free.
+PROBE_TOKENS: Final = {"cpu": 512, "cuda": 4_096}
 PLACEMENTS: Final[tuple[KvPlacement, ...]] = ("host-exact", "host-speculative")
 SHORT: Final = 8  # the longer of two lengths over the shorter one
 ROWS: Final = 4  # sequences in the step that has several
@@ -18,13 +20,14 @@ STEPS: Final = 5  # of each kind, whose median counts
 
 
 def measure_host_costs(
-    runner: Runner, offloading: Offloading, tokens: int
+    runner: Runner, offloading: Offloading, step_tokens: int
 ) -> dict[KvPlacement, HostCost]:
-    """The cost of decoding sequences of up to `tokens`, where it is served; all pages are free.
+    """The cost of decoding sequences, where it is served; all pages are free.
 
-    Nothing where the memory holds too few tokens for a difference.
+    The longest has `PROBE_TOKENS`, or as many as a step computes if that is less. Nothing where the memory holds too few tokens for a difference.
     """
-    most = min(tokens, offloading.context_tokens) - STEPS
+    probe = min(PROBE_TOKENS[runner.model.device.type], step_tokens)
+    most = min(probe, runner.model.context_tokens, offloading.context_tokens) - STEPS
     few = most // SHORT
     pages = -(-(few + STEPS) // offloading.store.layout.page_tokens)
     if few < 1 or ROWS * pages > offloading.store.pages:

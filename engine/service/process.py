@@ -89,7 +89,11 @@ def serve(settings: Settings, startup: Startup) -> int:
         WARM_UP_TOKENS[model.device.type], settings.engine_step_tokens, model.context_tokens
     )
     costs = runner.measure(tokens)
-    host_costs = {} if offloading is None else measure_host_costs(runner, offloading, tokens)
+    host_costs = (
+        {}
+        if offloading is None
+        else measure_host_costs(runner, offloading, settings.engine_step_tokens)
+    )
     memory = KvMemory(
         PagePool(pages, settings.page_tokens),
         HostTier(settings.host_kv_tokens // settings.page_tokens, costs),
