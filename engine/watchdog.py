@@ -53,7 +53,10 @@ class Watchdog:
             try:
                 code = self._engine.wait(BEAT_S)
             except subprocess.TimeoutExpired:
+                served = silence.serving
                 silence.beat(_status(settings.engine_socket))
+                if silence.serving and not served:
+                    log.info("engine_serves", pid=self._engine.pid)
             else:
                 return code if code >= 0 else SIGNALLED - code
         log.error(

@@ -24,7 +24,8 @@ def measure_host_costs(
 ) -> dict[KvPlacement, HostCost]:
     """The cost of decoding sequences, where it is served; all pages are free.
 
-    The longest has `PROBE_TOKENS`, or as many as a step computes if that is less. Nothing where the memory holds too few tokens for a difference.
+    The longest has `PROBE_TOKENS`, or as many as a step computes if that is less. Nothing where
+    the memory holds too few tokens for a difference.
     """
     probe = min(PROBE_TOKENS[runner.model.device.type], step_tokens)
     most = min(probe, runner.model.context_tokens, offloading.context_tokens) - STEPS

@@ -146,6 +146,7 @@ async def test_what_cannot_be_enforced_is_refused_with_the_reason(
 
 
 CHAIN = 2_000
+X = '"x"'
 HOSTILE: dict[str, dict[str, Any]] = {
     "stack": schema_format(
         {
@@ -158,7 +159,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     ),
     "time": {
         "structured_outputs": {
-            "grammar": 'start: a a a a a a a a a a\na: "x"? b b b b\nb: "x"* "x"*'
+            "grammar": f"start: {'a ' * 20}\na: {X}? {'b ' * 16}\nb: {X}* {X}* {X}* {X}*"
         }
     },
     "size": {"guided_choice": ["x" * 200_000]},

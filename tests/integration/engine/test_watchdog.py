@@ -30,8 +30,15 @@ def engine_of(watched: EngineProcess) -> psutil.Process:
     return child
 
 
+def until_seen_to_serve(watched: EngineProcess) -> None:
+    """Return once the watchdog has seen the engine serve: a start may be silent for a minute."""
+    assert watched.process.stderr is not None
+    assert any('"engine_serves"' in line for line in watched.process.stderr)
+
+
 def test_engine_that_stands_still_is_killed_and_may_be_started_again(start_watched: Start) -> None:
     watched = start_watched()
+    until_seen_to_serve(watched)
     engine = engine_of(watched)
     engine.suspend()
     code, _, error = watched.ended()
