@@ -16,6 +16,8 @@ Mode: TypeAlias = Literal["continuous", "lockstep"]
 KvPlacement: TypeAlias = Literal["device", "host-exact", "host-speculative"]
 GrammarKind: TypeAlias = Literal["json_schema", "regex", "lark"]
 
+HOST_PLACEMENTS: Final[tuple[KvPlacement, ...]] = ("host-exact", "host-speculative")
+
 Tokens = Annotated[int, Meta(ge=0)]
 PreemptFirst = Annotated[int, Meta(ge=0, le=9)]
 Positive = Annotated[int, Meta(ge=1)]

@@ -4,7 +4,7 @@ from statistics import median
 from typing import Final
 
 from engine.offload.sequence import OffloadedSequence
-from engine.protocol import HostCost, KvPlacement
+from engine.protocol import HOST_PLACEMENTS, HostCost, KvPlacement
 from engine.running.offloading import Offloading
 from engine.running.runner import Runner
 from engine.step.chunks import Chunk, StepPlan
@@ -13,7 +13,6 @@ from engine.step.sequence import SequenceState
 
 # A fetch of fewer is over while the layer before is computed, and would look free.
 PROBE_TOKENS: Final = {"cpu": 512, "cuda": 4_096}
-PLACEMENTS: Final[tuple[KvPlacement, ...]] = ("host-exact", "host-speculative")
 SHORT: Final = 8  # the longer of two lengths over the shorter one
 ROWS: Final = 4  # sequences in the step that has several
 STEPS: Final = 5  # of each kind, whose median counts
@@ -36,7 +35,7 @@ def measure_host_costs(
     runner.probe(0)
     alone_s = median(runner.probe(0) for _ in range(STEPS))
     costs: dict[KvPlacement, HostCost] = {}
-    for placement in PLACEMENTS:
+    for placement in HOST_PLACEMENTS:
         if placement not in offloading.refusals:
             one_s, longer_s, several_s = (
                 _decode_s(runner, offloading, placement, length, rows)

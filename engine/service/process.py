@@ -23,7 +23,7 @@ from engine.kv.host import HostTier
 from engine.kv.pages import PagePool
 from engine.log_thread import standard_error
 from engine.loop import StepLoop
-from engine.protocol import EngineInfo, HostCost, KvPlacement, KvState, Step
+from engine.protocol import HOST_PLACEMENTS, EngineInfo, HostCost, KvPlacement, KvState, Step
 from engine.running.host_costs import measure_host_costs
 from engine.running.loaded_model import LoadedModel
 from engine.running.model import load_model, tokenizer_file
@@ -158,8 +158,7 @@ def with_host_memory(
     """The `/info` with what it says of sequences in host memory."""
     if offloading is None:
         none = "the engine has no memory for it: set LMAAS_OFFLOAD_KV_TOKENS"
-        refusals: dict[KvPlacement, str] = {"host-exact": none, "host-speculative": none}
-        return structs.replace(info, offload_refusals=refusals)
+        return structs.replace(info, offload_refusals=dict.fromkeys(HOST_PLACEMENTS, none))
     pages = offloading.store.pages
     return structs.replace(
         info,

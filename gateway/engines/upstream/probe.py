@@ -6,7 +6,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
-from engine.protocol import EngineInfo, GrammarKind, KvPlacement, KvState
+from engine.protocol import HOST_PLACEMENTS, EngineInfo, GrammarKind, KvState
 from gateway.engines.upstream.capabilities import Capabilities
 from gateway.engines.upstream.exposition import read_load, read_pages
 from gateway.engines.upstream.failures import ServerStarting, ServerUnusable
@@ -25,9 +25,6 @@ GRAMMARS: Final[dict[GrammarKind, dict[str, str]]] = {
     "regex": {"regex": "[a-z]+"},
     "lark": {"grammar": 'start: %json {"type": "object"}'},  # as llguidance reads it, like ours
 }
-
-
-HOST_PLACEMENTS: Final[tuple[KvPlacement, ...]] = ("host-exact", "host-speculative")
 
 
 class _Meta(Struct):

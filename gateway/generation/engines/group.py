@@ -8,13 +8,12 @@ from typing import Final
 
 from msgspec import structs
 
-from engine.protocol import EngineInfo, KvPlacement, KvState, Mode, Step
+from engine.protocol import HOST_PLACEMENTS, EngineInfo, KvPlacement, KvState, Mode, Step
 from gateway.errors import StartupFailure
 from gateway.generation.engines.session import EngineSession
 
 OTHERS_S: Final = 10.0  # for which a start waits for further engines once one is connected
 SEVERAL: Final = "the gateway drives several engines"
-HOST_PLACEMENTS: Final[tuple[KvPlacement, ...]] = ("host-exact", "host-speculative")
 
 
 class EngineGroup:
