@@ -126,17 +126,9 @@ class BatchEnding:
     async def _fail(self, batch_id: UUID, reason: str) -> None:
         """End a job without files: they cannot be written. NotOurs."""
         problem = {"code": "internal_error", "line": 0, "message": reason, "param": None}
-        failed = (
-            update(Batch)
-            .where(Batch.id == batch_id, Batch.status.in_(ENDING), Batch.owner == self._owner)
-            .values(status="failed", owner=None, errors=[problem], failed_at=func.now(), **UNTRIED)
-            .values(completed=0, failed=Batch.total)
-            .returning(Batch.id)
+        await self._attempts.end_failed(
+            batch_id, ENDING, [problem], completed=0, failed=Batch.total
         )
-        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
-            if await session.scalar(failed) is None:
-                raise NotOurs("another gateway ends it")
-            await delete_lines(session, batch_id)
         log.error("batch_failed", batch=str(batch_id), reason=problem["code"])
 
     async def _write(

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from sqlalchemy import delete, select, update
@@ -44,6 +44,15 @@ def outcomes(a_request: Callable[..., GenerationRequest], tokenizer: ChatTokeniz
     return Outcomes(SchedulerScene(a_request, tokenizer))
 
 
+def observe(
+    corrections: JobCorrections, batch: Batch, outcomes: Outcomes, tokens: Mapping[str, int]
+) -> None:
+    """As many lines of each group end, with these tokens, as may change the order."""
+    for _ in range(FIRST):
+        for group, length in tokens.items():
+            corrections.observe(batch.id, outcomes.ended(group, length))
+
+
 async def order(sessions: Sessions, batch: Batch) -> list[str | None]:
     """The groups of the lines that wait, in their order."""
     found = select(BatchLine.prefix_id).where(BatchLine.batch_id == batch.id, BatchLine.state == 0)
@@ -57,9 +66,7 @@ async def test_group_whose_answers_are_longer_than_predicted_goes_first(
     batch = await make_job(12, group=4)
     assert await order(sessions, batch) == ["group 0"] * 4 + ["group 1"] * 4 + ["group 2"] * 4
     corrections = JobCorrections(sessions, lambda _: (), Counter())
-    for _ in range(FIRST):
-        corrections.observe(batch.id, outcomes.ended("group 2", 40))
-        corrections.observe(batch.id, outcomes.ended("group 0", 10))
+    observe(corrections, batch, outcomes, {"group 2": 40, "group 0": 10})
     await corrections.apply()
     assert (await order(sessions, batch))[:4] == ["group 2"] * 4
 
@@ -72,9 +79,7 @@ async def test_group_that_runs_stays_first_when_others_grow(
     async with transaction(sessions) as session:
         await claim_lines(session, MODEL, gateway.owner, 1)
     corrections = JobCorrections(sessions, lambda _: (), Counter())
-    for _ in range(FIRST):
-        corrections.observe(batch.id, outcomes.ended("group 2", 40))
-        corrections.observe(batch.id, outcomes.ended("group 1", 10))
+    observe(corrections, batch, outcomes, {"group 2": 40, "group 1": 10})
     await corrections.apply()
     assert await order(sessions, batch) == ["group 0"] * 3 + ["group 2"] * 4 + ["group 1"] * 4
 
@@ -106,9 +111,7 @@ async def test_documents_of_one_instruction_stay_together(
             changed = update(BatchLine).where(BatchLine.prefix_id.in_(groups))
             await session.execute(changed.values(outer_prefix_id=outer, outer_prefix_tokens=8))
     corrections = JobCorrections(sessions, lambda _: (), Counter())
-    for _ in range(FIRST):
-        corrections.observe(batch.id, outcomes.ended("group 3", 40))
-        corrections.observe(batch.id, outcomes.ended("group 2", 10))
+    observe(corrections, batch, outcomes, {"group 3": 40, "group 2": 10})
     await corrections.apply()
     found = [group for group in (await order(sessions, batch))[::3] if group]
     assert found[0] == "group 3"
@@ -122,9 +125,7 @@ async def test_deleted_job_keeps_no_other_from_its_order(
     faults = Counter[str]()
     corrections = JobCorrections(sessions, lambda _: (), faults)
     for job in (gone, batch):
-        for _ in range(FIRST):
-            corrections.observe(job.id, outcomes.ended("group 2", 40))
-            corrections.observe(job.id, outcomes.ended("group 0", 10))
+        observe(corrections, job, outcomes, {"group 2": 40, "group 0": 10})
     async with sessions.begin() as session:
         await session.execute(delete(Batch).where(Batch.id == gone.id))
     await corrections.apply()
@@ -139,9 +140,7 @@ async def test_job_that_cannot_be_ranked_keeps_no_other_from_its_order(
     faults = Counter[str]()
     corrections = JobCorrections(sessions, lambda _: (), faults)
     for job in (failing, batch):
-        for _ in range(FIRST):
-            corrections.observe(job.id, outcomes.ended("group 2", 40))
-            corrections.observe(job.id, outcomes.ended("group 0", 10))
+        observe(corrections, job, outcomes, {"group 2": 40, "group 0": 10})
     async with damaged(sessions, "UPDATE", "batch_lines", f"NEW.batch_id = '{failing.id}'"):
         await corrections.apply()
         await corrections.apply()  # not before more has been learned

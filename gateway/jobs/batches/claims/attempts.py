@@ -6,7 +6,7 @@ succeed now, because the database or the engine is away or the disk is full, cou
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -18,9 +18,10 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.database.errors import Sessions, transaction
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.database.translation import is_lost
 from gateway.errors import LmaasError, OverLimit, Unavailable
+from gateway.jobs.batches.lines import delete_lines
 from models import Batch
 
 FIRST_PAUSE_S: Final = 5.0  # after the first attempt; doubled with each
@@ -107,6 +108,25 @@ class JobAttempts:
             reason = f"the gateway ended {self._most} times while it worked on the batch"
         if await self._fault(job, partial(fail, f"internal error: {reason}; it has logged why")):
             await self._defer(job)
+
+    async def end_failed(
+        self, job_id: UUID, states: Collection[str], problems: Sequence[Any], **columns: Any
+    ) -> None:
+        """End a job that is this gateway's, in one of these states, as failed; its lines go.
+
+        `problems` are its errors, `columns` what else changes. NotOurs.
+        """
+        failed = (
+            update(Batch)
+            .where(Batch.id == job_id, Batch.status.in_(states), Batch.owner == self._owner)
+            .values(status="failed", owner=None, errors=problems, failed_at=func.now(), **UNTRIED)
+            .values(**columns)
+            .returning(Batch.id)
+        )
+        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
+            if await session.scalar(failed) is None:
+                raise NotOurs("it was cancelled, expired or freed")
+            await delete_lines(session, job_id)
 
     async def _fault(self, job: ClaimedJob, act: Act) -> str | None:
         """The kind of error that the work failed with; None if it succeeded or was not ours."""

@@ -14,7 +14,6 @@ from uuid import UUID
 
 import structlog
 from msgspec import Struct, field, to_builtins
-from sqlalchemy import func, update
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.errors import NotFound
@@ -22,7 +21,7 @@ from gateway.files.store import FileStore
 from gateway.garbage import return_freed_memory
 from gateway.generation.service import GenerationService
 from gateway.jobs.batches.callers import read_callers
-from gateway.jobs.batches.claims.attempts import UNTRIED, ClaimedJob, JobAttempts, NotOurs
+from gateway.jobs.batches.claims.attempts import ClaimedJob, JobAttempts
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines
@@ -183,16 +182,7 @@ class BatchValidator:
     async def _end(self, batch_id: UUID, invalid: InvalidFile) -> None:
         """End the job: nothing of it can run. NotOurs."""
         problems: list[Any] = to_builtins(invalid.problems)
-        failed = (
-            update(Batch)
-            .where(Batch.id == batch_id, Batch.status == "validating", Batch.owner == self._owner)
-            .values(status="failed", owner=None, errors=problems, failed_at=func.now(), **UNTRIED)
-            .returning(Batch.id)
-        )
-        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
-            if await session.scalar(failed) is None:
-                raise NotOurs("it was cancelled, expired or freed")
-            await delete_lines(session, batch_id)
+        await self._attempts.end_failed(batch_id, ["validating"], problems)
         log.info("batch_failed", batch=str(batch_id), reason=problems[0]["code"])
 
     async def _take_over(self, batch_id: UUID) -> Batch:
