@@ -2,7 +2,8 @@
 
 In overload, earliest deadline first starts each request when it is almost too late, so that few end
 in time (Locke, Best-effort decision making for real-time scheduling, 1986). So late requests have
-precedence only while they are few and will probably end in time.
+precedence only while they are few and will probably end in time. Once the deadlines of many are at
+risk, most end in time if the shortest go first (`Deadlines.crowded`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.lmaas.cost_class import QueueEntry
 from gateway.scheduling.requests import QueuedRequest
 
-MAX_LATE_SHARE: Final = 0.25  # of the queued requests; beyond it, none takes precedence
+MAX_AT_RISK: Final = 0.1  # of the queued requests, late or unlikely; beyond it, cost decides
 
 
 class StartLimits(Struct, frozen=True):
@@ -62,6 +63,7 @@ class Deadlines:
         self._becoming_unlikely: LazyHeap[float, QueueEntry] = LazyHeap(entries)
         self._becoming_infeasible: LazyHeap[float, QueueEntry] = LazyHeap(entries)
         self._late: dict[int, QueueEntry] = {}
+        self._unlikely: set[int] = set()
         self._soonest: LazyHeap[float, QueueEntry] = LazyHeap(self._late)
 
     def add(self, entry: QueueEntry, limits: StartLimits) -> None:
@@ -75,12 +77,14 @@ class Deadlines:
     def remove(self, entry: QueueEntry) -> None:
         """Remove an entry that is no longer queued."""
         self._late.pop(entry.serial, None)
+        self._unlikely.discard(entry.serial)
+
+    def crowded(self, waiting: int) -> bool:
+        """Whether late and unlikely entries are several, and more than a tenth of all `waiting`."""
+        return len(self._late) + len(self._unlikely) > max(MAX_AT_RISK * waiting, 1)
 
     def late(self, now_s: float, waiting: int) -> QueueEntry | None:
-        """The late entry with the earliest deadline.
-
-        None if several are late and they are more than a quarter of all `waiting`.
-        """
+        """The late entry with the earliest deadline; None also while deadlines are `crowded`."""
         for entry in self._becoming_late.pop_through(now_s):
             deadline_s = entry.request.deadline_s
             assert deadline_s is not None
@@ -88,9 +92,8 @@ class Deadlines:
             self._soonest.push(deadline_s, entry.serial)
         for entry in self._becoming_unlikely.pop_before(now_s):
             self._late.pop(entry.serial, None)
-        if len(self._late) > max(MAX_LATE_SHARE * waiting, 1):
-            return None
-        return self._soonest.peek()
+            self._unlikely.add(entry.serial)
+        return None if self.crowded(waiting) else self._soonest.peek()
 
     def infeasible(self, now_s: float) -> list[QueueEntry]:
         """Queued entries whose deadline can no longer be met; each is returned once."""

@@ -17,6 +17,7 @@ from gateway.scheduling.requests import QueuedRequest
 
 MAX_PER_DISPATCH: Final = 8  # requests
 MAX_LEAD: Final = 2.0  # of an app or user over others, in service that runs on average
+CROWDED_WEIGHT: Final = 0.3  # of the weight of waiting, while the deadlines of many are at risk
 SHARED_WAIT: Final = 0.3  # T of those whose share is due, in waits of their oldest
 RUNNING_DECAY: Final = 0.99  # of a start's weight in that average, per later start
 
@@ -45,9 +46,10 @@ class TenantQueue:
     """One tenant's queued requests, in cost classes; the class of highest rank is next.
 
     Before the ranks come requests held back for as long as the bound allows (overdue), oldest
-    first, then, while they are few, late requests, earliest deadline first. Whatever would be next
-    waits if its app or user leads another by more than `MAX_LEAD`; then the highest rank among the
-    others is next.
+    first, then, while they are few, late requests, earliest deadline first. While the deadlines of
+    many are at risk, waiting counts less in the ranks, so that more end in time. Whatever would be
+    next waits if its app or user leads another by more than `MAX_LEAD`; then the highest rank among
+    the others is next.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class TenantQueue:
     @property
     def gain_per_s(self) -> float:
         """The increase of a rank (a logarithm) per second of waiting, at urgency 1."""
-        return self._bounds.waiting_weight / self._normaliser.seconds
+        return self._waiting_weight / self._normaliser.seconds
 
     def credit_s(self, serving_s: float) -> float:
         """The waiting credit of a request of this serving time that arrives now."""
@@ -187,7 +189,7 @@ class TenantQueue:
         the tenant is that of the one that floods.
         """
         response_s = self._normaliser.seconds_after(SHARED_WAIT * (now_s - least.request.arrived_s))
-        gain_per_s = self._bounds.waiting_weight / response_s
+        gain_per_s = self._waiting_weight / response_s
         best, highest = None, -inf
         for batch in self._classes.values():
             entry = batch.first_of_part(self._is_allowed)
@@ -198,15 +200,20 @@ class TenantQueue:
         return best
 
     @property
+    def _waiting_weight(self) -> float:
+        weight = self._bounds.waiting_weight
+        return weight * CROWDED_WEIGHT if self._deadlines.crowded(len(self._entries)) else weight
+
+    @property
     def _max_lead(self) -> float:
         return MAX_LEAD * self._mean_running
 
     def _next(self, now_s: float, *, by_arrival: bool) -> Candidates:
         """The next requests of the whole tenant."""
         overdue = self._most_overdue(now_s)
+        late = self._deadlines.late(now_s, len(self._entries))
         if overdue is not None:
             return Candidates([overdue], "overdue")
-        late = self._deadlines.late(now_s, len(self._entries))
         if late is not None:
             return Candidates([late], "late")
         if by_arrival:

@@ -139,8 +139,10 @@ def check_against_brute_force(
         late = [e for e, limits in queued_limits if limits.late_s <= now_s <= limits.unlikely_s]
         soonest = min(late, key=lambda e: (e.request.deadline_s, e.serial), default=None)
         waiting = len(queued) * factor
-        few = len(late) <= 1 or 4 * len(late) <= waiting
-        assert deadlines.late(now_s, waiting) is (soonest if few else None)
+        at_risk = sum(limits.late_s <= now_s for _, limits in queued_limits)
+        crowded = at_risk > 1 and 10 * at_risk > waiting
+        assert deadlines.late(now_s, waiting) is (None if crowded else soonest)
+        assert deadlines.crowded(waiting) == crowded
         found = deadlines.infeasible(now_s)
         due = [e for e, limits in queued_limits if limits.infeasible_s < now_s]
         assert {e.serial for e in found} == {e.serial for e in due if e not in returned}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.lmaas.cost_class import MAX_COST_RATIO, ClassKey, CostClass, QueueEntry
-from gateway.scheduling.lmaas.deadlines import MAX_LATE_SHARE, StartLimits
+from gateway.scheduling.lmaas.deadlines import MAX_AT_RISK, StartLimits
 from gateway.scheduling.lmaas.fcfs_reference import (
     LONGEST_WAIT_DECAY,
     MAX_CREDIT_RUNS,
@@ -20,6 +20,7 @@ from gateway.scheduling.lmaas.fcfs_reference import (
     FcfsReference,
 )
 from gateway.scheduling.lmaas.tenant_queue import (
+    CROWDED_WEIGHT,
     MAX_PER_DISPATCH,
     Candidates,
     OrderBounds,
@@ -122,9 +123,13 @@ class BruteForceQueue:
         )
         return max(decayed, default=0.0)
 
-    @property
-    def gain_per_s(self) -> float:
-        return self.bounds.waiting_weight / max(self.longest_s + self.mean_s, MIN_RESPONSE_S)
+    def gain_per_s(self, now_s: float) -> float:
+        weight = self.bounds.waiting_weight * (CROWDED_WEIGHT if self.crowded(now_s) else 1)
+        return weight / max(self.longest_s + self.mean_s, MIN_RESPONSE_S)
+
+    def crowded(self, now_s: float) -> bool:
+        at_risk = sum(self.limits_of[entry.serial].late_s <= now_s for entry in self.queued)
+        return at_risk > max(MAX_AT_RISK * len(self.queued), 1)
 
     def arrive(self, entry: QueueEntry, limits: StartLimits) -> float:
         """The virtual arrival time."""
@@ -148,7 +153,7 @@ class BruteForceQueue:
     def late(self, now_s: float) -> list[QueueEntry]:
         limits_of = {entry: self.limits_of[entry.serial] for entry in self.queued}
         late = [entry for entry, w in limits_of.items() if w.late_s <= now_s <= w.unlikely_s]
-        if len(late) > max(MAX_LATE_SHARE * len(self.queued), 1):
+        if self.crowded(now_s):
             return []
         return sorted(late, key=lambda entry: (entry.request.deadline_s, entry.serial))
 
@@ -165,7 +170,7 @@ class BruteForceQueue:
     def rank(self, entry: QueueEntry, now_s: float) -> float:
         urgency, middle = entry.request.urgency, MAX_COST_RATIO ** (key_of(entry)[1] + 0.5)
         waited_s = now_s - entry.virtual_arrival_s
-        return self.gain_per_s * urgency * waited_s + log(urgency) - log(middle)
+        return self.gain_per_s(now_s) * urgency * waited_s + log(urgency) - log(middle)
 
     @property
     def classes(self) -> dict[ClassKey, list[QueueEntry]]:
@@ -178,11 +183,11 @@ class BruteForceQueue:
     def check_all(self, queue: TenantQueue, now_s: float) -> None:
         queue.check()
         assert len(queue) == len(self.queued)
-        assert queue.gain_per_s == pytest.approx(self.gain_per_s)
         if self.queued:
             for by_arrival in (False, True):
                 found = queue.next(now_s, by_arrival=by_arrival)
                 self.check(found, now_s, by_arrival=by_arrival)
+        assert queue.gain_per_s == pytest.approx(self.gain_per_s(now_s))
         self.check_batches(queue.batches(now_s, by_arrival=False))
         self.check_batches(queue.batches(now_s, by_arrival=True))
         ranks = [
@@ -367,7 +372,7 @@ def test_late_requests_go_earliest_deadline_first(
     for deadline_s in (30.0, 10.0, 20.0):
         request = a_request(deadline_s=deadline_s)
         queue.add(an_entry(request), StartLimits(deadline_s - 9, inf, deadline_s - 5), 0.0)
-    for _ in range(12):
+    for _ in range(27):
         queue.add(an_entry(a_request()), NO_LIMITS, 0.0)
     order = []
     for _ in range(3):
@@ -376,6 +381,21 @@ def test_late_requests_go_earliest_deadline_first(
         queue.remove(entry, 22.0)
         queue.check()
     assert order == [10.0, 20.0, 30.0]
+
+
+@pytest.mark.parametrize(("others", "first_cost"), [(17, 1.0), (18, 4.0)])
+def test_waiting_counts_less_while_more_than_a_tenth_may_miss_their_deadlines(
+    a_request: MakeRequest, an_entry: MakeEntry, others: int, first_cost: float
+) -> None:
+    """The old one has waited T and costs four times as much: less than e³, more than e^0.9."""
+    queue = a_queue()
+    filled(queue, a_request, an_entry, [1e30, 1e30], StartLimits(5.0, 6.0, inf))
+    for _ in range(others - 2):
+        queue.add(an_entry(a_request(), 1e30), NO_LIMITS, 1.0)
+    old = an_entry(a_request(arrived_s=9.0), 4.0, serving_s=1.0)
+    queue.add(old, NO_LIMITS, 9.0)
+    queue.add(an_entry(a_request(arrived_s=10.0), 1.0, serving_s=1.0), NO_LIMITS, 10.0)
+    assert next_of(queue, 10.0).entries[0].cost == first_cost
 
 
 def test_turns_come_as_work_starts(a_request: MakeRequest, an_entry: MakeEntry) -> None:
