@@ -6,6 +6,7 @@ from itertools import product
 from typing import Final, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS, trace_part
 from gateway.replay import comparison
@@ -29,6 +30,7 @@ ARRIVALS: Final[dict[str, tuple[ArrivalsName, ...]]] = {
 MAIN: Final = (TEXTS, "poisson")
 SHUFFLED: Final = "shuffled"
 MEAN_FIRST: Final = "mean-first"
+ORACLE_MEAN_FIRST: Final = "oracle, mean-first"
 BOUNDED: Final = "bounded"
 SETTINGS: Final = {
     BOUNDED: Options(waiting_weight=20.0),
@@ -72,6 +74,8 @@ def contenders(regime: Regime, load: float) -> Iterator[Contender]:
     if load == OVERLOAD:
         for name, options in SETTINGS.items():
             yield Contender(name=name, policy=OURS, options=options)
+        oracle = Contender.of(OUR_ORACLE, SETTINGS[MEAN_FIRST])
+        yield replace(oracle, name=ORACLE_MEAN_FIRST)
 
 
 def loads_of(regime: Regime) -> tuple[float, ...]:

@@ -24,7 +24,8 @@ REQUESTS: Final = 3_000
 LOAD: Final = 1.3
 SLACK: Final = 3.0  # deadline over the response time on an idle engine
 JUDGED_REFUSALS: Final = 210  # refused requests to admit after all, over all seeds
-CONTENDERS: Final = (FCFS, "sjf", "hrrn", OURS)
+SJF: Final = "sjf"
+CONTENDERS: Final = (FCFS, SJF, "hrrn", OURS)
 
 Readmission: TypeAlias = Callable[[Workload, int], Workload]
 
