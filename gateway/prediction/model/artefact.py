@@ -25,6 +25,7 @@ Part = TypeVar("Part")
 
 MAGIC: Final = b"LMAASP2\n"
 DIGEST_BYTES: Final = 32
+SENTENCE_SHARE: Final = 0.65  # of the second stage in versions that have none per app
 
 
 class Matrix(Struct, frozen=True):
@@ -148,13 +149,16 @@ class FitSettings(Struct, frozen=True):
     """What a fit chose by rows left out: the trees' `rounds`, and the share of the text parts.
 
     A share in [0, 1] is what the text parts count for against the line alone: `shares` by app,
-    `share` of an app that is not among them. `sentences` are those of the second stage, if any.
+    `share` of an app that is not among them. `sentences` are those of the second stage, if any, and
+    `sentence_shares` and `sentence_share` what that stage counts for against the first.
     """
 
     rounds: int
     share: float
     shares: dict[UUID, float]
     sentences: "FitSettings | None" = None
+    sentence_share: float = SENTENCE_SHARE
+    sentence_shares: dict[UUID, float] = {}
 
 
 class Artefact(Struct, frozen=True, kw_only=True):

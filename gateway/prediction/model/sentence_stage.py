@@ -2,16 +2,18 @@
 
 Per app a kernel ridge regression on text vector and embedding takes the place of the one on the
 text vector; trees of its own read its outputs and the principal components of the embeddings of
-user input and instruction. The first stage serves until the embedding of a text is computed, and
-where it is not.
+user input and instruction. What it counts for against the first stage is chosen per app. The first
+stage serves until the embedding of a text is computed, and where it is not.
 """
 
 from typing import Final, NamedTuple
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.features.text_encoder import BIGRAM_DIMS, MEANING_DIMS, UNIGRAM_DIMS
+from gateway.prediction.model.app_lines import rows_by_app
 from gateway.prediction.model.artefact import (
     FitSettings,
     Matrix,
@@ -20,6 +22,7 @@ from gateway.prediction.model.artefact import (
 )
 from gateway.prediction.model.heads import (
     Heads,
+    LeftOutLengths,
     LinePrediction,
     PredictedLengths,
     ScaledLengths,
@@ -33,7 +36,8 @@ from gateway.prediction.model.text_kernel import (
     fit_kernels,
     kernel_outputs,
 )
-from gateway.prediction.model.trees import Table
+from gateway.prediction.model.text_shares import choose_shares, share_losses
+from gateway.prediction.model.trees import Parts, Table
 from gateway.quantiles import Floats
 
 MIN_EMBEDDED_ROWS: Final = 100
@@ -46,13 +50,16 @@ SKETCH_SHARE: Final = 0.6
 SKETCH_DIMS: Final = UNIGRAM_DIMS + BIGRAM_DIMS
 SENTENCE_AXES: Final = 16
 INSTRUCTION_AXES: Final = 8
+# Both stages know the text, so neither is the safe one: the share with the largest gain is taken.
+SURENESS: Final = 0.0
 
 
 class FittedStage(NamedTuple):
-    """A second stage, and what its fit chose."""
+    """A second stage; what its fit chose, and by which of all requests (`FittedHeads`)."""
 
     stage: SentenceStage
     settings: FitSettings
+    left_out: LeftOutLengths | None
 
 
 def fit_sentence_stage(
@@ -61,14 +68,17 @@ def fit_sentence_stage(
     points: Points,
     table: Table,
     settings: FitSettings | None,
+    parts: Parts,
     *,
     threads: int,
 ) -> FittedStage | None:
-    """Fit on the requests with an embedding; None if they are too few.
+    """Fit on those of n requests with an embedding; None if they are too few.
 
     `points` (n, d) are those of the text kernels, `table` (n, columns) what the trees read besides.
+    Without `settings` they are chosen by `parts` of the requests, each left out in turn.
     """
-    rows = np.flatnonzero(inputs.embedded)
+    embedded = inputs.embedded
+    rows = np.flatnonzero(embedded)
     if len(rows) < max(MIN_EMBEDDED_ROWS, MIN_EMBEDDED_SHARE * len(inputs)):
         return None
     inputs, lengths = inputs.rows(rows), lengths.rows(rows)
@@ -84,11 +94,30 @@ def fit_sentence_stage(
         ),
         dtype=np.float32,
     )
-    heads = fit_heads(read, lengths, outputs[:, 0], settings, threads=threads)
+    place = np.cumsum(embedded) - 1  # of an embedded request among these
+    own_parts = [place[part[embedded[part]]] for part in parts]
+    heads = fit_heads(read, lengths, outputs[:, 0], settings, own_parts, threads=threads)
     stage = SentenceStage(
         Matrix.of(centre), axes, instruction_axes, kernels, heads.trees, heads.mean
     )
-    return FittedStage(stage, heads.settings)
+    left_out = heads.left_out and heads.left_out._replace(rows=rows[heads.left_out.rows])
+    return FittedStage(stage, heads.settings, left_out)
+
+
+def sentence_shares(
+    lengths: ScaledLengths, first: LeftOutLengths, second: LeftOutLengths
+) -> tuple[float, dict[UUID, float]]:
+    """What the second stage counts for against the first: in all apps together, and in each app.
+
+    Chosen on the requests that were left out of both (`text_shares`).
+    """
+    both = np.isin(first.rows, second.rows)
+    rows = first.rows[both]
+    own = lengths.rows(rows)
+    losses = share_losses(first.quantiles[both], second.quantiles, first.lengths[both])
+    losses *= own.line.spread[:, None]
+    rows_of = rows_by_app(own.line.apps)
+    return choose_shares(losses, own.weights, rows_of, sureness=SURENESS)
 
 
 class SentenceModel:

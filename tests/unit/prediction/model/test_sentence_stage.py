@@ -8,11 +8,15 @@ import pytest
 from msgspec.structs import replace as replace_struct
 
 from gateway.errors import PredictorRefused
-from gateway.prediction.model.artefact import decode, encode, without_texts
+from gateway.prediction.model.artefact import Artefact, decode, encode, without_texts
+from gateway.prediction.model.heads import LeftOutLengths, LinePrediction, ScaledLengths
 from gateway.prediction.model.length_model import LengthModel, fit
+from gateway.prediction.model.sentence_stage import sentence_shares
 from gateway.prediction.training.fitting import JudgedVersion, without_sentences
 from gateway.prediction.training.samples import Samples
-from gateway.quantiles import MEDIAN
+from gateway.quantiles import MEDIAN, NORMAL
+
+APP, OTHER = UUID(int=1), UUID(int=2)
 
 
 def log_errors(model: LengthModel, samples: Samples) -> np.ndarray:
@@ -59,6 +63,57 @@ def test_version_of_another_embedder_is_refused(judged: JudgedVersion) -> None:
     assert decode(stored, model_hash="abc", embedder="test@1").embedder == "test@1"
     with pytest.raises(PredictorRefused, match=r"reads embeddings of test@1, .* is other@2"):
         decode(stored, model_hash="abc", embedder="other@2")
+
+
+def stage_shares(gain: float, other_gain: float, rows: int = 400) -> dict[UUID, float]:
+    """Of two apps whose embeddings know this part of what the first stage leaves open."""
+    random = np.random.default_rng(5)
+    known, rest = random.normal(size=(2, 2 * rows))
+    gains = np.repeat([gain, other_gain], rows)
+    scaled = gains * known + np.sqrt(1 - gains**2) * rest
+    apps = [APP] * rows + [OTHER] * rows
+    line = LinePrediction(
+        apps, np.zeros(2 * rows), np.ones(2 * rows), np.tile(NORMAL, (2 * rows, 1))
+    )
+    nothing = np.zeros(2 * rows)
+    lengths = ScaledLengths(
+        line=line,
+        scaled=scaled,
+        expected=scaled,
+        moved=nothing,
+        censored=nothing.astype(np.bool_),
+        weights=nothing + 1,
+    )
+    # The second stage believes that the embeddings know 0.7 of it in both apps.
+    left = np.arange(0, 2 * rows, 2)
+    second = (0.7 * known[:, None] + np.sqrt(1 - 0.7**2) * np.array(NORMAL))[left]
+    first = LeftOutLengths(np.arange(2 * rows), line.levels, scaled[:, None])
+    _, shares = sentence_shares(lengths, first, LeftOutLengths(left, second, scaled[left, None]))
+    return shares
+
+
+def test_the_second_stage_counts_by_what_it_gained_in_the_app() -> None:
+    shares = stage_shares(gain=0.7, other_gain=0.0)
+    assert shares[APP] >= 0.9
+    assert shares[OTHER] <= 0.1
+
+
+def test_a_version_serves_between_its_stages_by_the_shares_of_its_apps(
+    judged: JudgedVersion, samples: Samples
+) -> None:
+    found = {share: served_at(judged.artefact, samples, share) for share in (0.0, 0.3, 1.0)}
+    expected = 0.7 * found[0.0] + 0.3 * found[1.0]
+    np.testing.assert_allclose(found[0.3], expected, atol=1e-9)
+    assert np.abs(found[1.0] - found[0.0]).max() > 0.05
+
+
+def served_at(version: Artefact, samples: Samples, share: float) -> np.ndarray:
+    """Quantiles of the requests with embeddings where the second stage has this share."""
+    assert version.settings is not None
+    settings = replace_struct(version.settings, sentence_share=share, sentence_shares={})
+    model = LengthModel(replace_struct(version, settings=settings))
+    rows = np.flatnonzero(samples.inputs.embedded)
+    return model.predict(samples.inputs.rows(rows)).quantiles
 
 
 def test_version_without_embeddings_serves_with_any_embedder(judged: JudgedVersion) -> None:
