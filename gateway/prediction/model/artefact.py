@@ -25,6 +25,7 @@ Part = TypeVar("Part")
 
 MAGIC: Final = b"LMAASP2\n"
 DIGEST_BYTES: Final = 32
+ADDITIVE: Final = "additive_kernels"  # among the inputs of versions with such a second stage
 SENTENCE_SHARE: Final = 0.65  # of the second stage in versions that have none per app
 
 
@@ -85,21 +86,24 @@ class TextSpace(Struct, frozen=True):
 class FittedKernel(Struct, frozen=True):
     """One app's kernel ridge regression: training points (n, d), weights and targets (1, n).
 
-    The points are derived from the texts of requests: personal data.
+    The kernel is the mean of a Gaussian on each group of columns; a further group begins at each of
+    `groups`. The points are derived from the texts of requests: personal data.
     """
 
     points: QuantizedMatrix
     weights: Matrix
     targets: Matrix
     mean: float
+    groups: tuple[int, ...] = ()
 
 
 class SentenceStage(Struct, frozen=True):
     """The second stage: kernels and trees that read the embeddings of user inputs, too.
 
     An embedding enters a kernel's points around `centre` (1, d), and the trees by its components on
-    `axes`, the instruction's by those on `instruction_axes`. The points are derived from the texts
-    of requests: personal data.
+    `axes`, the instruction's by those on `instruction_axes`. It is a group of its own in kernels
+    that are `additive`; in those of earlier releases one Gaussian reads text vector and embedding.
+    The points are derived from the texts of requests: personal data.
     """
 
     centre: Matrix
@@ -108,6 +112,7 @@ class SentenceStage(Struct, frozen=True):
     kernels: dict[UUID, FittedKernel]
     trees: list[str]
     mean: str
+    additive: bool = False
 
 
 class AppInstruction(Struct, frozen=True):
@@ -189,9 +194,13 @@ class Artefact(Struct, frozen=True, kw_only=True):
     forms: tuple[Form, ...] = ()
 
 
-def inputs_of(forms: Sequence[Form]) -> list[str]:
-    """The names of what a version reads that distinguishes these forms from free text."""
-    return [*INPUTS, *(f"form_{form}" for form in forms)]
+def inputs_of(forms: Sequence[Form], sentences: SentenceStage | None = None) -> list[str]:
+    """The names of what a version reads, with these forms and this second stage.
+
+    Releases that know no such forms or kernels refuse it.
+    """
+    additive = sentences is not None and sentences.additive
+    return [*INPUTS, *(f"form_{form}" for form in forms), *([ADDITIVE] if additive else [])]
 
 
 def encode(artefact: Artefact) -> bytes:
@@ -220,7 +229,7 @@ def decode(stored: bytes, *, model_hash: str, embedder: str | None = None) -> Ar
             f"the predictor reads embeddings of {artefact.embedder}, this gateway's embedder is "
             f"{embedder}; LMAAS_EMBEDDER names it"
         )
-    expected = FEATURE_VERSION, inputs_of(artefact.forms)
+    expected = FEATURE_VERSION, inputs_of(artefact.forms, artefact.sentences)
     if (artefact.feature_version, artefact.inputs) != expected:
         raise PredictorRefused(
             f"the predictor reads feature version {artefact.feature_version}, "

@@ -1,17 +1,38 @@
 """The second stage, for requests whose user input has its sentence embedding."""
 
+import hashlib
 from dataclasses import replace
 from uuid import UUID
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace as replace_struct
 
 from gateway.errors import PredictorRefused
-from gateway.prediction.model.artefact import Artefact, decode, encode, without_texts
+from gateway.prediction.features.text_encoder import MEANING_DIMS, TEXT_DIMS
+from gateway.prediction.model.artefact import (
+    ADDITIVE,
+    MAGIC,
+    Artefact,
+    decode,
+    encode,
+    inputs_of,
+    without_texts,
+)
 from gateway.prediction.model.heads import LeftOutLengths, LinePrediction, ScaledLengths
 from gateway.prediction.model.length_model import LengthModel, fit
-from gateway.prediction.model.sentence_stage import sentence_shares
+from gateway.prediction.model.sentence_stage import (
+    SKETCH_DIMS,
+    joint_points,
+    sentence_shares,
+)
+from gateway.prediction.model.text_kernel import (
+    MEANING_WEIGHT,
+    SKETCH_WEIGHT,
+    fit_space,
+    text_points,
+)
 from gateway.prediction.training.fitting import JudgedVersion, without_sentences
 from gateway.prediction.training.samples import Samples
 from gateway.quantiles import MEDIAN, NORMAL
@@ -116,8 +137,62 @@ def served_at(version: Artefact, samples: Samples, share: float) -> np.ndarray:
     return model.predict(samples.inputs.rows(rows)).quantiles
 
 
+def test_version_of_an_earlier_release_serves_as_it_did(
+    judged: JudgedVersion, samples: Samples
+) -> None:
+    """It has one Gaussian for text vector and embedding, and no share of the second stage."""
+    new = judged.artefact
+    assert new.sentences is not None
+    one_gaussian = {app: replace_struct(k, groups=()) for app, k in new.sentences.kernels.items()}
+    sentences = replace_struct(new.sentences, kernels=one_gaussian, additive=False)
+    old = replace_struct(new, sentences=sentences, inputs=inputs_of(new.forms))
+    stored = msgspec.msgpack.decode(msgspec.msgpack.encode(old))
+    for part, fields in (
+        (stored["settings"], ("sentence_share", "sentence_shares")),
+        (stored["sentences"], ("additive",)),
+        *((kernel, ("groups",)) for kernel in stored["kernels"].values()),
+        *((kernel, ("groups",)) for kernel in stored["sentences"]["kernels"].values()),
+    ):
+        for field in fields:
+            del part[field]
+    body = msgspec.msgpack.encode(stored)
+    loaded = decode(MAGIC + hashlib.sha256(body).digest() + body, model_hash="abc")
+    assert loaded.settings is not None
+    assert loaded.settings.sentence_share == 0.65
+    rows = np.flatnonzero(samples.inputs.embedded)
+    served = LengthModel(loaded).predict(samples.inputs.rows(rows)).quantiles
+    np.testing.assert_array_equal(served, served_at(old, samples, 0.65))
+
+
+def test_joint_points_have_the_norms_of_earlier_releases() -> None:
+    random = np.random.default_rng(2)
+    text = random.normal(size=(4, TEXT_DIMS)).astype(np.float32)
+    points = text_points(text, fit_space(text))
+    sentences = random.normal(size=(4, 24)).astype(np.float32)
+    joint = joint_points(points, sentences, np.zeros((1, 24), np.float32))
+    norms = [
+        np.linalg.norm(part, axis=1)
+        for part in np.split(joint, [MEANING_DIMS, MEANING_DIMS + SKETCH_DIMS, points.shape[1]], 1)
+    ]
+    np.testing.assert_allclose(norms[0], 0.47 * MEANING_WEIGHT, rtol=1e-5)
+    np.testing.assert_allclose(norms[1], 0.6 * SKETCH_WEIGHT, rtol=1e-5)
+    np.testing.assert_allclose(joint[:, -24 - 5 : -24], points[:, -5:], rtol=1e-5)
+    np.testing.assert_allclose(norms[3], 0.5, rtol=1e-5)
+
+
+def test_releases_without_additive_kernels_refuse_such_a_version(judged: JudgedVersion) -> None:
+    assert ADDITIVE in judged.artefact.inputs
+    with pytest.raises(PredictorRefused, match="feature version"):
+        decode(
+            encode(replace_struct(judged.artefact, inputs=inputs_of(judged.artefact.forms))),
+            model_hash="abc",
+        )
+
+
 def test_version_without_embeddings_serves_with_any_embedder(judged: JudgedVersion) -> None:
-    plain = replace_struct(judged.artefact, sentences=None, embedder=None)
+    plain = replace_struct(
+        judged.artefact, sentences=None, embedder=None, inputs=inputs_of(judged.artefact.forms)
+    )
     assert decode(encode(plain), model_hash="abc", embedder="other@2") == plain
 
 
