@@ -25,6 +25,8 @@ Part = TypeVar("Part")
 
 MAGIC: Final = b"LMAASP2\n"
 DIGEST_BYTES: Final = 32
+ADDITIVE: Final = "additive_kernels"  # among the inputs of versions with such a second stage
+SENTENCE_SHARE: Final = 0.65  # of the second stage in versions that have none per app
 
 
 class Matrix(Struct, frozen=True):
@@ -84,21 +86,24 @@ class TextSpace(Struct, frozen=True):
 class FittedKernel(Struct, frozen=True):
     """One app's kernel ridge regression: training points (n, d), weights and targets (1, n).
 
-    The points are derived from the texts of requests: personal data.
+    The kernel is the mean of a Gaussian on each group of columns; a further group begins at each of
+    `groups`. The points are derived from the texts of requests: personal data.
     """
 
     points: QuantizedMatrix
     weights: Matrix
     targets: Matrix
     mean: float
+    groups: tuple[int, ...] = ()
 
 
 class SentenceStage(Struct, frozen=True):
     """The second stage: kernels and trees that read the embeddings of user inputs, too.
 
     An embedding enters a kernel's points around `centre` (1, d), and the trees by its components on
-    `axes`, the instruction's by those on `instruction_axes`. The points are derived from the texts
-    of requests: personal data.
+    `axes`, the instruction's by those on `instruction_axes`. It is a group of its own in kernels
+    that are `additive`; in those of earlier releases one Gaussian reads text vector and embedding.
+    The points are derived from the texts of requests: personal data.
     """
 
     centre: Matrix
@@ -107,6 +112,7 @@ class SentenceStage(Struct, frozen=True):
     kernels: dict[UUID, FittedKernel]
     trees: list[str]
     mean: str
+    additive: bool = False
 
 
 class AppInstruction(Struct, frozen=True):
@@ -148,13 +154,16 @@ class FitSettings(Struct, frozen=True):
     """What a fit chose by rows left out: the trees' `rounds`, and the share of the text parts.
 
     A share in [0, 1] is what the text parts count for against the line alone: `shares` by app,
-    `share` of an app that is not among them. `sentences` are those of the second stage, if any.
+    `share` of an app that is not among them. `sentences` are those of the second stage, if any, and
+    `sentence_shares` and `sentence_share` what that stage counts for against the first.
     """
 
     rounds: int
     share: float
     shares: dict[UUID, float]
     sentences: "FitSettings | None" = None
+    sentence_share: float = SENTENCE_SHARE
+    sentence_shares: dict[UUID, float] = {}
 
 
 class Artefact(Struct, frozen=True, kw_only=True):
@@ -185,9 +194,13 @@ class Artefact(Struct, frozen=True, kw_only=True):
     forms: tuple[Form, ...] = ()
 
 
-def inputs_of(forms: Sequence[Form]) -> list[str]:
-    """The names of what a version reads that distinguishes these forms from free text."""
-    return [*INPUTS, *(f"form_{form}" for form in forms)]
+def inputs_of(forms: Sequence[Form], sentences: SentenceStage | None = None) -> list[str]:
+    """The names of what a version reads, with these forms and this second stage.
+
+    Releases that know no such forms or kernels refuse it.
+    """
+    additive = sentences is not None and sentences.additive
+    return [*INPUTS, *(f"form_{form}" for form in forms), *([ADDITIVE] if additive else [])]
 
 
 def encode(artefact: Artefact) -> bytes:
@@ -216,7 +229,7 @@ def decode(stored: bytes, *, model_hash: str, embedder: str | None = None) -> Ar
             f"the predictor reads embeddings of {artefact.embedder}, this gateway's embedder is "
             f"{embedder}; LMAAS_EMBEDDER names it"
         )
-    expected = FEATURE_VERSION, inputs_of(artefact.forms)
+    expected = FEATURE_VERSION, inputs_of(artefact.forms, artefact.sentences)
     if (artefact.feature_version, artefact.inputs) != expected:
         raise PredictorRefused(
             f"the predictor reads feature version {artefact.feature_version}, "

@@ -20,9 +20,15 @@ from gateway.prediction.model.app_lines import (
     rows_by_app,
 )
 from gateway.prediction.model.artefact import AppLine, FitSettings
-from gateway.prediction.model.text_shares import blend, choose_shares, share_losses
+from gateway.prediction.model.text_shares import (
+    blend,
+    choose_shares,
+    share_losses,
+    shares_of,
+)
 from gateway.prediction.model.trees import (
     LeftOut,
+    Parts,
     Table,
     Targets,
     cross_fit,
@@ -128,12 +134,28 @@ class ScaledLengths:
         )
 
 
+class LeftOutLengths(NamedTuple):
+    """What a fit predicts of `rows` (k,) that were left out of it, and what their lengths were.
+
+    `quantiles` (k, len(LEVELS)) and `lengths` (k, draws), equally likely, are in spreads of the
+    row's line.
+    """
+
+    rows: NDArray[np.intp]
+    quantiles: Floats
+    lengths: Floats
+
+
 class FittedHeads(NamedTuple):
-    """LightGBM texts: trees per level and of the mean; and what the fit chose."""
+    """LightGBM texts: trees per level and of the mean; what the fit chose, and by which rows.
+
+    Without rows that were left out, where the settings were given, `left_out` is None.
+    """
 
     trees: list[str]
     mean: str
     settings: FitSettings
+    left_out: LeftOutLengths | None
 
 
 def fit_heads(
@@ -141,24 +163,28 @@ def fit_heads(
     lengths: ScaledLengths,
     kernel: Floats,
     settings: FitSettings | None,
+    parts: Parts,
     *,
     threads: int,
 ) -> FittedHeads:
     """Fit on n rows (n, d); `kernel` (n,) is what the kernel predicts, in spreads.
 
     A censored row enters the quantiles as IMPUTATION_DRAWS rows with imputed lengths
-    (`app_lines.impute_censored`). Without `settings` they are chosen by rows left out of the fit.
+    (`app_lines.impute_censored`). Without `settings` they are chosen by `parts` of the rows, each
+    left out of a fit in turn.
     """
     censored, weights = lengths.censored, lengths.weights
     imputed = impute_censored(lengths.scaled - kernel, censored, draws=IMPUTATION_DRAWS)
     targets = _tree_targets(imputed, censored, weights)
+    left_out = None
     if settings is None:
-        settings = _settings(cross_fit(table, targets, threads=threads), lengths, kernel, imputed)
+        found = cross_fit(table, targets, parts, threads=threads)
+        settings, left_out = _settings(found, lengths, kernel, imputed)
     by_kernel = lengths.line.centre + lengths.line.spread * kernel
     mean_residuals = np.expm1(lengths.expected_log) - np.expm1(by_kernel)
     trees = fit_trees(table, targets, settings.rounds, threads=threads)
     mean = fit_mean(table, mean_residuals, weights, MEAN_ROUNDS, threads=threads, **MEAN_SHAPE)
-    return FittedHeads(trees, mean, settings)
+    return FittedHeads(trees, mean, settings, left_out)
 
 
 def _tree_targets(imputed: Floats, censored: Bools, weights: Floats) -> Targets:
@@ -174,8 +200,8 @@ def _tree_targets(imputed: Floats, censored: Bools, weights: Floats) -> Targets:
 
 def _settings(
     left_out: LeftOut, lengths: ScaledLengths, kernel: Floats, imputed: Floats
-) -> FitSettings:
-    """The shares of the text parts, chosen on the k rows that were left out."""
+) -> tuple[FitSettings, LeftOutLengths]:
+    """The shares of the text parts, chosen on the k rows that were left out; and those rows."""
     rows = left_out.rows
     own, kernel = lengths.rows(rows), kernel[rows]
     # The targets are residuals of the kernel; all are as far from a line without the row.
@@ -183,7 +209,9 @@ def _settings(
     full = kernel[:, None] + left_out.quantiles
     losses = own.line.spread[:, None] * share_losses(own.line.levels, full, targets)
     share, shares = choose_shares(losses, own.weights, rows_by_app(own.line.apps))
-    return FitSettings(left_out.rounds, share, shares)
+    settings = FitSettings(left_out.rounds, share, shares)
+    blended = blend(own.line.levels, full, shares_of(own.line.apps, shares, share))
+    return settings, LeftOutLengths(rows, blended, targets)
 
 
 class Heads:
@@ -208,7 +236,7 @@ class Heads:
         settings = self._settings
         if settings is None:  # a version of an earlier release
             return np.ones(len(apps))
-        return np.array([settings.shares.get(app, settings.share) for app in apps])
+        return shares_of(apps, settings.shares, settings.share)
 
 
 def sorted_prediction(quantiles: Floats) -> PredictedLengths:

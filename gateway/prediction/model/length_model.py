@@ -7,7 +7,7 @@ An app's answers that are not free text are as those of an app of their own, for
 enough answers of all apps have.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -19,6 +19,7 @@ from gateway.prediction.features.text_encoder import CUES
 from gateway.prediction.messages import Form
 from gateway.prediction.model.app_lines import fit_lines
 from gateway.prediction.model.artefact import (
+    SENTENCE_SHARE,
     AppLine,
     Artefact,
     FitSettings,
@@ -28,6 +29,7 @@ from gateway.prediction.model.artefact import (
     UnseenApps,
 )
 from gateway.prediction.model.heads import (
+    FittedHeads,
     Heads,
     LinePrediction,
     PredictedLengths,
@@ -37,8 +39,10 @@ from gateway.prediction.model.heads import (
 )
 from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.sentence_stage import (
+    FittedStage,
     SentenceModel,
     fit_sentence_stage,
+    sentence_shares,
     with_kernel,
 )
 from gateway.prediction.model.text_kernel import (
@@ -49,11 +53,11 @@ from gateway.prediction.model.text_kernel import (
     kernel_outputs,
     text_points,
 )
-from gateway.prediction.model.trees import Table
+from gateway.prediction.model.text_shares import shares_of
+from gateway.prediction.model.trees import Table, left_out_parts
 from gateway.prediction.model.unseen_apps import UnseenAppsModel, fit_unseen_apps
 from gateway.quantiles import LEVELS, Bools, Floats
 
-SENTENCE_SHARE: Final = 0.65  # of the second stage, in predictions that read embeddings
 MIN_FORM_ROWS: Final = 20  # of a form, over all apps; with fewer its answers count as free
 _UNSEEN, _BY_TEXT, _BY_SENTENCE = range(3)
 
@@ -105,11 +109,12 @@ def fit(
     points, table = text_points(inputs.text, space), _table(inputs)
     kernels, outputs = fit_kernels(inputs.apps, points, lengths.expected, weights)
     read = with_kernel(table, line, outputs)
-    heads = fit_heads(read, lengths, outputs[:, 0], settings, threads=threads)
+    parts = left_out_parts(len(inputs)) if settings is None else []
+    heads = fit_heads(read, lengths, outputs[:, 0], settings, parts, threads=threads)
     second = None
     if settings is None or settings.sentences is not None:
         own = None if settings is None else settings.sentences
-        second = fit_sentence_stage(inputs, lengths, points, table, own, threads=threads)
+        second = fit_sentence_stage(inputs, lengths, points, table, own, parts, threads=threads)
     return FittedModel(
         pooled=pooled,
         lines=lines,
@@ -120,10 +125,24 @@ def fit(
         unseen_apps=fit_unseen_apps(
             inputs, lengths.expected_log, censored, weights, threads=threads
         ),
-        settings=replace(heads.settings, sentences=second and second.settings),
+        settings=_settings(settings, heads, second, lengths),
         sentences=second and second.stage,
         forms=forms,
     )
+
+
+def _settings(
+    given: FitSettings | None,
+    first: FittedHeads,
+    second: FittedStage | None,
+    lengths: ScaledLengths,
+) -> FitSettings:
+    """Those of both stages, and what the second counts for: as given, or by left-out rows."""
+    settings = replace(first.settings, sentences=second and second.settings)
+    if given is not None or first.left_out is None or second is None or second.left_out is None:
+        return settings
+    share, shares = sentence_shares(lengths, first.left_out, second.left_out)
+    return replace(settings, sentence_share=share, sentence_shares=shares)
 
 
 class _TextParts(NamedTuple):
@@ -183,14 +202,22 @@ class LengthModel:
         return self._heads.predict(with_kernel(table, line, outputs), line, outputs[:, 0])
 
     def _predict_by_sentence(self, inputs: ModelInputs) -> PredictedLengths:
-        """For apps in the training data, with embeddings of the user inputs: both stages' mean."""
+        """For apps in the training data, with embeddings of the user inputs: of both stages."""
         assert self._sentences is not None
         by_text = self._predict_by_text(inputs)
         by_sentence = self._sentences.predict(inputs, *self._text_parts(inputs))
+        shares = self._sentence_shares(inputs.apps)
         return PredictedLengths(
-            by_text.quantiles + SENTENCE_SHARE * (by_sentence.quantiles - by_text.quantiles),
-            by_text.mean + SENTENCE_SHARE * (by_sentence.mean - by_text.mean),
+            by_text.quantiles + shares[:, None] * (by_sentence.quantiles - by_text.quantiles),
+            by_text.mean + shares * (by_sentence.mean - by_text.mean),
         )
+
+    def _sentence_shares(self, apps: Sequence[UUID]) -> Floats:
+        """What the second stage counts for in n requests, (n,)."""
+        settings = self._fitted.settings
+        if settings is None:  # a version of an earlier release
+            return np.full(len(apps), SENTENCE_SHARE)
+        return shares_of(apps, settings.sentence_shares, settings.sentence_share)
 
     def _text_parts(self, inputs: ModelInputs) -> _TextParts:
         fitted = self._fitted

@@ -6,7 +6,8 @@ leave-one-out predictions, those of the ridge in closed form (Rasmussen and Will
 5.12), so the next stage sees the same distribution in training and in serving.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 from uuid import UUID
 
@@ -64,11 +65,15 @@ def text_points(text: NDArray[np.float32], space: TextSpace) -> Points:
 
 
 def fit_kernels(
-    apps: Sequence[UUID], points: Points, target: Floats, weights: Floats
+    apps: Sequence[UUID],
+    points: Points,
+    target: Floats,
+    weights: Floats,
+    groups: tuple[int, ...] = (),
 ) -> tuple[dict[UUID, FittedKernel], Floats]:
     """The kernels of apps with enough points, and their outputs, (n, len(KERNEL_OUTPUTS)).
 
-    Outputs of NaN points, and of the other apps, are 0.
+    Outputs of NaN points, and of the other apps, are 0. `groups` as in `FittedKernel`.
     """
     rng = np.random.default_rng(SEED)
     with_vector = has_text(points)
@@ -78,7 +83,7 @@ def fit_kernels(
         with_text = rows[with_vector[rows]]
         if len(with_text) >= MIN_KERNEL_ROWS:
             kernels[app], outputs[with_text] = fit_kernel(
-                points[with_text], target[with_text], weights[with_text], rng
+                points[with_text], target[with_text], weights[with_text], rng, groups
             )
     return kernels, outputs
 
@@ -95,7 +100,11 @@ def kernel_outputs(
 
 
 def fit_kernel(
-    points: Points, target: Floats, weights: Floats, random: np.random.Generator
+    points: Points,
+    target: Floats,
+    weights: Floats,
+    random: np.random.Generator,
+    groups: tuple[int, ...] = (),
 ) -> tuple[FittedKernel, Floats]:
     """Fit an app's kernel on n ≥ MIN_KERNEL_ROWS rows; with its outputs (n, len(KERNEL_OUTPUTS)).
 
@@ -107,12 +116,12 @@ def fit_kernel(
     packed = QuantizedMatrix.of(points[learned])
     kept_points, mean = packed.array(), float(np.average(target[learned], weights=weights[learned]))
     targets = target[learned].astype(np.float32)
-    matrix = gram(kept_points, kept_points)
+    matrix = gram(kept_points, kept_points, groups)
     other_similarity = matrix.copy()
     np.fill_diagonal(other_similarity, 0.0)
     outputs = np.empty((len(points), len(KERNEL_OUTPUTS)))
     outputs[learned, 1:] = _neighbours(other_similarity, targets)
-    ridge = _ridge(points, target, weights, order[:MAX_RIDGE_ROWS])
+    ridge = _ridge(points, target, weights, order[:MAX_RIDGE_ROWS], groups)
     matrix[np.diag_indices_from(matrix)] += ridge / np.maximum(weights[learned], 1e-3)
     lower = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
     coefficients = scipy.linalg.cho_solve(
@@ -125,6 +134,7 @@ def fit_kernel(
         weights=Matrix.of(coefficients[None]),
         mean=mean,
         targets=Matrix.of(targets[None]),
+        groups=groups,
     )
     if len(left_out):
         outputs[left_out] = AppKernel(kernel).predict(points[left_out])
@@ -137,7 +147,9 @@ class AppKernel:
     def __init__(self, kernel: FittedKernel) -> None:
         self._scale = kernel.points.scale.array()[0]
         self._points = kernel.points.multiples()
-        self._squares = (kernel.points.array() ** 2).sum(axis=1)
+        self._groups = columns_of(kernel.groups)
+        squares = kernel.points.array() ** 2
+        self._squares = [squares[:, columns].sum(axis=1) for columns in self._groups]
         self._weights = kernel.weights.array()[0]
         self._mean = kernel.mean
         self._targets = kernel.targets.array()[0]
@@ -152,11 +164,13 @@ class AppKernel:
     def _similarity_to_kernel(self, points: Points) -> Points:
         """The Gram matrix of points (n, d) with the kernel's points, (n, m)."""
         scaled = points * self._scale
-        products = np.empty((len(points), len(self._points)), dtype=np.float32)
+        products = np.empty((len(self._groups), len(points), len(self._points)), dtype=np.float32)
         for start in range(0, len(self._points), BLOCK_POINTS):
             block = slice(start, start + BLOCK_POINTS)
-            products[:, block] = product(scaled, self._points[block].astype(np.float32).T)
-        return _similarity(products, points, self._squares)
+            others = self._points[block].astype(np.float32).T
+            for group, columns in zip(products, self._groups, strict=True):
+                group[:, block] = product(scaled[:, columns], others[columns])
+        return _mean_similarity(products, points, self._squares, self._groups)
 
 
 def _neighbours(similarity: Points, targets: Points) -> Points:
@@ -168,9 +182,17 @@ def _neighbours(similarity: Points, targets: Points) -> Points:
     return np.stack((mean, np.sqrt(np.maximum(square - mean**2, 0.0))), axis=1)
 
 
-def gram(points: Points, others: Points) -> Points:
-    """The Gram matrix: exp(-d²) of every pair, (n, m)."""
-    return _similarity(product(points, others.T), points, (others**2).sum(axis=1))
+def columns_of(groups: Sequence[int]) -> list[slice]:
+    """The columns of each group, where a further one begins at each of `groups`."""
+    return [slice(*ends) for ends in pairwise((0, *groups, None))]
+
+
+def gram(points: Points, others: Points, groups: Sequence[int] = ()) -> Points:
+    """The Gram matrix: the mean over the groups of exp(-d²) of every pair, (n, m)."""
+    columns = columns_of(groups)
+    products = (product(points[:, each], others[:, each].T) for each in columns)
+    squares = [(others[:, each] ** 2).sum(axis=1) for each in columns]
+    return _mean_similarity(products, points, squares, columns)
 
 
 def product(left: Points, right: Points) -> Points:
@@ -178,6 +200,22 @@ def product(left: Points, right: Points) -> Points:
     # BLAS may set the invalid flag on rows that it pads a block with, which numpy then reports.
     with np.errstate(invalid="ignore"):
         return left @ right
+
+
+def _mean_similarity(
+    products: Iterable[Points],
+    points: Points,
+    squares: Sequence[Points],
+    columns: Sequence[slice],
+) -> Points:
+    """The mean of `_similarity` over groups of columns, from the products of each, in place."""
+    total: Points | None = None
+    for found, own, each in zip(products, squares, columns, strict=True):
+        similarity = _similarity(found, points[:, each], own)
+        total = similarity if total is None else np.add(total, similarity, out=total)
+    assert total is not None  # there is one group at least
+    total /= len(columns)
+    return total
 
 
 def _similarity(products: Points, points: Points, squares: Points) -> Points:
@@ -195,13 +233,19 @@ def has_text(points: Points) -> Bools:
     return np.asarray(np.isfinite(points).all(axis=1))
 
 
-def _ridge(points: Points, target: Floats, weights: Floats, rows: NDArray[np.intp]) -> float:
+def _ridge(
+    points: Points,
+    target: Floats,
+    weights: Floats,
+    rows: NDArray[np.intp],
+    groups: Sequence[int],
+) -> float:
     """The ridge with the smallest validation error: fitted on some rows, tested on the rest."""
     cut = int(RIDGE_FIT_SHARE * len(rows))
     fit_rows, test_rows = rows[:cut], rows[cut:]
     matrix, cross = (
-        gram(points[fit_rows], points[fit_rows]),
-        gram(points[test_rows], points[fit_rows]),
+        gram(points[fit_rows], points[fit_rows], groups),
+        gram(points[test_rows], points[fit_rows], groups),
     )
     mean = np.average(target[fit_rows], weights=weights[fit_rows])
     centred = (target[fit_rows] - mean).astype(np.float32)

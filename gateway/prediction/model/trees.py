@@ -39,6 +39,7 @@ COMMON_PARAMETERS: Final[dict[str, Any]] = {
 MAX_SINGLE_ROWS: Final = 8  # more rows are faster in one call
 
 Table = NDArray[np.float32]
+Parts = Sequence[NDArray[np.intp]]
 _LIB: Final = lightgbm.basic._LIB  # noqa: SLF001 - the only way to its C interface
 _checked: Final = lightgbm.basic._safe_call  # noqa: SLF001
 _NORMAL: Final = 0  # C_API_PREDICT_NORMAL
@@ -79,19 +80,17 @@ def most_rounds(rows: int) -> int:
     return int(np.clip(rows // ROWS_PER_ROUND, MIN_ROUNDS, MAX_ROUNDS))
 
 
-def cross_fit(table: Table, targets: Targets, *, threads: int) -> LeftOut:
-    """Predict requests (n, d) by trees that were fitted without them.
+def cross_fit(table: Table, targets: Targets, parts: Parts, *, threads: int) -> LeftOut:
+    """Predict each part of the requests (n, d) by trees that were fitted without it.
 
-    FOLDS random parts in turn, until MIN_LEFT_OUT_ROWS requests are predicted. With little to learn
-    from, as where lengths rarely depend on the text, fewer rounds are better than `most_rounds`:
-    taken are those with the least loss, if it is lower by MIN_LOSS_GAIN.
+    With little to learn from, as where lengths rarely depend on the text, fewer rounds are better
+    than `most_rounds`: taken are those with the least loss, if it is lower by MIN_LOSS_GAIN.
     """
     rounds = most_rounds(len(targets.target))
     parameters = _parameters(targets, threads)
-    folds = _folds(len(table))
     losses, boosters = np.zeros(rounds), []
-    for fold in folds:
-        held_out = np.isin(targets.requests, fold)
+    for part in parts:
+        held_out = np.isin(targets.requests, part)
         fitted = _dataset(table, targets, ~held_out, parameters)
         judged = _dataset(table, targets, held_out, parameters).set_reference(fitted)
         found = [
@@ -102,15 +101,18 @@ def cross_fit(table: Table, targets: Targets, *, threads: int) -> LeftOut:
     if losses.min() < (1 - MIN_LOSS_GAIN) * losses[-1]:
         rounds = int(losses.argmin()) + 1
     quantiles = [np.empty((0, len(LEVELS)))]
-    for fold, own in zip(folds, boosters, strict=True):
-        predicted = [booster.predict(table[fold], num_iteration=rounds) for booster in own]
+    for part, own in zip(parts, boosters, strict=True):
+        predicted = [booster.predict(table[part], num_iteration=rounds) for booster in own]
         quantiles.append(np.stack(predicted, axis=1))
-    rows = np.concatenate([np.empty(0, np.intp), *folds])
+    rows = np.concatenate([np.empty(0, np.intp), *parts])
     return LeftOut(rows, np.concatenate(quantiles), rounds)
 
 
-def _folds(requests: int) -> list[NDArray[np.intp]]:
-    """The random parts of n requests that are left out in turn; none of too few."""
+def left_out_parts(requests: int) -> Parts:
+    """The random parts of n requests that are left out in turn; none of too few.
+
+    FOLDS parts, of which those after MIN_LEFT_OUT_ROWS requests are not left out.
+    """
     if requests < FOLDS * MIN_FOLD_ROWS:
         return []
     parts = np.array_split(np.random.default_rng(SEED).permutation(requests), FOLDS)

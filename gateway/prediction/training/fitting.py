@@ -221,7 +221,7 @@ def artefact_of(
         model=model,
         model_hash=model_hash,
         feature_version=FEATURE_VERSION,
-        inputs=inputs_of(fitted.forms),
+        inputs=inputs_of(fitted.forms, fitted.sentences),
         levels=list(LEVELS),
         scores=scores,
         embedder=embedder if fitted.reads_embeddings else None,

@@ -10,7 +10,7 @@ from msgspec.structs import replace as replace_struct
 from gateway.errors import PredictorRefused
 from gateway.prediction.features.features import INPUTS
 from gateway.prediction.messages import FORMS, stratum
-from gateway.prediction.model.artefact import decode, encode, without_texts
+from gateway.prediction.model.artefact import ADDITIVE, decode, encode, without_texts
 from gateway.prediction.model.inputs import Codes
 from gateway.prediction.model.length_model import MIN_FORM_ROWS, LengthModel, fit
 from gateway.prediction.training.fitting import JudgedVersion, make_version
@@ -71,7 +71,7 @@ def test_version_without_the_feature_predicts_every_form_as_free(
     judged: JudgedVersion, samples: Samples
 ) -> None:
     stored = decode(encode(judged.artefact), model_hash="abc")
-    assert (stored.forms, stored.inputs) == ((), list(INPUTS))
+    assert (stored.forms, stored.inputs) == ((), [*INPUTS, ADDITIVE])
     model = LengthModel(stored)
     free, mixed = (model.predict(each.inputs) for each in (samples, with_json(samples)))
     np.testing.assert_array_equal(free.quantiles, mixed.quantiles)
@@ -87,7 +87,7 @@ def test_a_few_answers_of_a_form_count_as_free(samples: Samples) -> None:
 
 
 def test_release_that_knows_no_forms_refuses_the_version(version: JudgedVersion) -> None:
-    assert version.artefact.inputs == [*INPUTS, "form_json"]
+    assert version.artefact.inputs == [*INPUTS, "form_json", ADDITIVE]
     decode(encode(version.artefact), model_hash="abc")
     with pytest.raises(PredictorRefused, match="feature version"):
         decode(encode(replace_struct(version.artefact, forms=())), model_hash="abc")
