@@ -11,7 +11,14 @@ from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.evaluation.forecast import Forecast, residual_quantiles
 from gateway.prediction.model.app_lines import fit_lines, predict_lines
 from gateway.prediction.model.heads import MEAN_ROUNDS, MEAN_SHAPE, from_log1p
-from gateway.prediction.model.trees import Targets, cross_fit, fit_mean, fit_trees, read_trees
+from gateway.prediction.model.trees import (
+    Targets,
+    cross_fit,
+    fit_mean,
+    fit_trees,
+    left_out_parts,
+    read_trees,
+)
 from gateway.quantiles import Floats
 
 Statistic: TypeAlias = Callable[[Floats], np.floating[Any]]
@@ -30,7 +37,8 @@ def input_length(train: EvaluationRequests, test: EvaluationRequests, threads: i
         np.ones(len(train)),
     )
     targets = Targets(np.arange(len(train)), np.log1p(train.tokens), weights)
-    rounds = cross_fit(train_features, targets, threads=threads).rounds
+    parts = left_out_parts(len(train))
+    rounds = cross_fit(train_features, targets, parts, threads=threads).rounds
     texts = fit_trees(train_features, targets, rounds, threads=threads)
     mean = fit_mean(
         train_features, train.tokens, weights, MEAN_ROUNDS, threads=threads, **MEAN_SHAPE
