@@ -35,6 +35,7 @@ from gateway.generation.operation.commands import OperatorCommands
 from gateway.history.audit import AuditTrail
 from gateway.history.listing import RequestList
 from gateway.history.requests import RequestHistory
+from gateway.jobs.batches.listing import AllBatches
 from gateway.node import GatewayNode
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import SampleErasure
@@ -77,6 +78,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> GatewayApp:
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
         finished=RequestList(sessions),
+        batches=AllBatches(sessions),
         files=node.files,
         prices=Prices(sessions, node.limits.follower.follow),
         limits=Limits(sessions, node.limits.follower.follow),

@@ -264,12 +264,12 @@ async def _start_history(
     kept = Kept(
         history=settings.history_days, audit=settings.audit_days, set_aside=settings.set_aside_days
     )
-    retention = HistoryRetention(database.sessions, kept, spool)
-    retention.start()
-    stack.push_async_callback(retention.close)
     history = HistoryWriter(database.sessions, spool, max_bytes=settings.max_spool_bytes)
     await history.start()
     stack.push_async_callback(history.close)
+    retention = HistoryRetention(database.sessions, kept, spool, history.counts)
+    retention.start()
+    stack.push_async_callback(retention.close)
     return history
 
 

@@ -62,7 +62,7 @@ def running_server(data_folder: Path) -> RunningServer | None:
             if _is_unlocked(file.fileno()):
                 return None
             return msgspec.json.decode(file.read(), type=RunningServer)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

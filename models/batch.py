@@ -118,7 +118,7 @@ class BatchLine(Base):
     )
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     custom_id: Mapped[str | None]
-    body: Mapped[bytes | None]
+    body: Mapped[bytes | None] = mapped_column(deferred=True)
     prompt_tokens: Mapped[int]
     predicted_tokens: Mapped[float] = mapped_column(REAL)
     page_hashes: Mapped[bytes | None] = mapped_column(deferred=True)

@@ -74,5 +74,5 @@ def _digest(file: Path, hashes: Path, say: Say) -> str:
 def _read(hashes: Path) -> dict[str, _Seen]:
     try:
         return msgspec.json.decode(hashes.read_bytes(), type=dict[str, _Seen])
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}

@@ -172,7 +172,7 @@ class EmbeddedPostgres:
 
     def _check_version(self) -> None:
         try:
-            version = (self._data / "PG_VERSION").read_text().strip()
+            version = (self._data / "PG_VERSION").read_text(errors="replace").strip()
         except FileNotFoundError as error:
             raise StartupFailure(
                 f"{self._data} holds no PostgreSQL data (no PG_VERSION): move it away, "

@@ -344,7 +344,8 @@ class GatewayMetrics:
         """Export these counts, read at each scrape. Call it once."""
         words = (
             "What went wrong with history: requests lost with a killed gateway, failed writes of "
-            "the journal and the spool, lines set aside, late embeddings dropped."
+            "the journal and the spool, lines set aside, late embeddings dropped, old rows that "
+            "could not be deleted."
         )
         self.registry.register(_Counts("lmaas_history_events", words, "event", by_event))
 

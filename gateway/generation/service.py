@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -17,6 +18,7 @@ from gateway.errors import (
     HistoryFull,
     InvalidRequest,
     LimitReached,
+    LmaasError,
     ModelNotFound,
     ShuttingDown,
     UnsupportedParameter,
@@ -40,6 +42,7 @@ from models.base import new_id
 
 CHARACTER_US: Final = 1  # CPU time to encode a character: 0.3 to 1.6 µs, from words to noise
 MESSAGE_US: Final = 16  # to render a message and to encode its markup
+STARTED_AT_ONCE: Final = 8  # answers of a request: each takes up to 1 ms of the event loop
 MAX_SUSPECTS: Final = 32  # functions that are compiled alone to find one that is at fault
 
 
@@ -240,7 +243,7 @@ class GenerationService:
         hold = await self._hold(request, prepared)
         self._check_running(hold)
         key = RecordKey(new_id(), arrived_at)
-        states = self._enqueue(request, prepared, key, arrived_s, hold, grew)
+        states = await self._enqueue(request, prepared, key, arrived_s, hold, grew)
         if request.deadline_s is not None:
             await self._raise_if_shed(states, opened)
         return states
@@ -257,7 +260,7 @@ class GenerationService:
         self._check_accepting()
         hold = await self._take(request, prepared)
         self._check_running(hold)
-        return self._enqueue(request, prepared, key, time.monotonic(), hold)
+        return await self._enqueue(request, prepared, key, time.monotonic(), hold)
 
     def _check_accepting(self) -> None:
         """ShuttingDown if the gateway stops, HistoryFull if requests could not be recorded."""
@@ -300,7 +303,7 @@ class GenerationService:
             request, len(prepared.prompt), prepared.max_tokens, prepared.prediction
         )
 
-    def _enqueue(
+    async def _enqueue(
         self,
         request: GenerationRequest,
         prepared: PreparedRequest,
@@ -309,18 +312,46 @@ class GenerationService:
         hold: RequestHold,
         grew: asyncio.Event | None = None,
     ) -> list[RequestState]:
+        """Queue all choices or none, `STARTED_AT_ONCE` of them in a turn of the event loop.
+
+        ShuttingDown, or the error with which one ended before the last was queued.
+        """
+        blocks = self.scheduler.blocks(prepared.prompt, request.caller.tenant_id)
         grew = asyncio.Event() if grew is None else grew
+        states: list[RequestState] = []
         try:
-            states = self._states(request, prepared, key, arrived_s, hold, grew)
+            for choice in range(request.choices):
+                if choice and choice % STARTED_AT_ONCE == 0:
+                    await self._let_others_run(states, request.choices - choice)
+                state = self._state(request, prepared, key, arrived_s, hold, grew, blocks, choice)
+                self.scheduler.enqueue(state)
+                states.append(state)
+                if choice == 0:
+                    prepared.opened.follow(partial(self._revise, states))
         except BaseException:
-            self.scheduler.holds.release(hold)
+            if states:
+                self.scheduler.holds.abandon(hold, request.choices - len(states))
+            else:
+                self.scheduler.holds.release(hold)
+            for state in states:
+                self.cancel(state)
             raise
-        for state in states:
-            self.scheduler.enqueue(state)
-        prepared.opened.follow(partial(self._revise, states))
         return states
 
-    def _states(
+    async def _let_others_run(self, states: Sequence[RequestState], rest: int) -> None:
+        """Wait for a turn of the event loop; the room in the queue for the `rest` is kept.
+
+        ShuttingDown, or the error that one of the choices ended with.
+        """
+        first = states[0]
+        kept = rest if first.lane == "interactive" else 0
+        with self.scheduler.load.kept(first.tenant, kept, kept * first.predicted_tokens):
+            await asyncio.sleep(0)
+        if self._stopped:
+            raise ShuttingDown("the gateway is stopping; try again in a moment")
+        _raise_first(states)
+
+    def _state(
         self,
         request: GenerationRequest,
         prepared: PreparedRequest,
@@ -328,34 +359,32 @@ class GenerationService:
         arrived_s: float,
         hold: RequestHold,
         grew: asyncio.Event,
-    ) -> list[RequestState]:
+        blocks: tuple[int, ...],
+        choice: int,
+    ) -> RequestState:
         continued = prepared.prompt if request.continues else ()
         use = request.tools
-        blocks = self.scheduler.blocks(prepared.prompt, request.caller.tenant_id)
-        return [
-            RequestState(
-                request_id=key.id if choice == 0 else _choice_id(request, key, choice),
-                request=request,
-                choice=choice,
-                first_id=key.id if choice else None,
-                prompt=prepared.prompt,
-                blocks=blocks,
-                user_input_tokens=prepared.encoded.user_input_tokens,
-                max_tokens=prepared.max_tokens,
-                prediction=prepared.prediction,
-                opened=prepared.opened,
-                decoder=self._tokenizer.decoder(continued, calls=use is not None),
-                speller=self._tokenizer.speller,
-                arrived_at=key.arrived_at,
-                arrived_s=arrived_s,
-                grew=grew,
-                hold=hold,
-                bad_words=prepared.encoded.bad_words,
-                grammar=prepared.encoded.grammar,
-                calls=None if use is None else self._tokenizer.call_reader(use),
-            )
-            for choice in range(request.choices)
-        ]
+        return RequestState(
+            request_id=key.id if choice == 0 else _choice_id(request, key, choice),
+            request=request,
+            choice=choice,
+            first_id=key.id if choice else None,
+            prompt=prepared.prompt,
+            blocks=blocks,
+            user_input_tokens=prepared.encoded.user_input_tokens,
+            max_tokens=prepared.max_tokens,
+            prediction=prepared.prediction,
+            opened=prepared.opened,
+            decoder=self._tokenizer.decoder(continued, calls=use is not None),
+            speller=self._tokenizer.speller,
+            arrived_at=key.arrived_at,
+            arrived_s=arrived_s,
+            grew=grew,
+            hold=hold,
+            bad_words=prepared.encoded.bad_words,
+            grammar=prepared.encoded.grammar,
+            calls=None if use is None else self._tokenizer.call_reader(use),
+        )
 
     def _revise(self, states: list[RequestState], prediction: Prediction) -> None:
         """The model has predicted the length of these answers, or predicted it again."""
@@ -383,11 +412,12 @@ class GenerationService:
             for state in states:
                 self.scheduler.revise(state, opened.newest.at_least(state.least_tokens))
             await asyncio.sleep(0)
-        error = next((state.error for state in states if state.error), None)
-        if error is not None:
+        try:
+            _raise_first(states)
+        except LmaasError:
             for state in states:
                 self.cancel(state)
-            raise error
+            raise
 
     def cancel(self, state: RequestState) -> None:
         """Stop generating: the client disconnected. Does nothing if the choice has ended."""
@@ -448,6 +478,13 @@ class GenerationService:
         if engine.given_up(time.monotonic()):
             raise EngineLost("the engine does not answer; try again in a moment")
         return engine.info
+
+
+def _raise_first(states: Sequence[RequestState]) -> None:
+    """Raise the first error that a choice has ended with, if one has."""
+    error = next((state.error for state in states if state.error), None)
+    if error is not None:
+        raise error
 
 
 def _choice_id(request: GenerationRequest, key: RecordKey, choice: int) -> UUID:

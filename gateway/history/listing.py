@@ -43,6 +43,8 @@ Compare: TypeAlias = Callable[[Any, float], ColumnElement[bool]]
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 PLACE_FORM: Final = ">q16s"  # microseconds since the epoch, id
+MAX_TOKENS: Final = 2**31 - 1  # the largest that a row can have
+MAX_WAIT_S: Final = 1e9
 MAX_SCANNED: Final = 20_000  # requests: some ten milliseconds
 # Never the vectors, which are most of a row.
 COLUMNS: Final = (

@@ -37,6 +37,7 @@ from gateway.history.late_embeddings import (
 )
 from gateway.history.pricing import price_ids
 from gateway.history.record import Record
+from gateway.history.retention import NOT_DELETED
 from models import App, Instruction, Tenant
 
 FLUSH_INTERVAL_S: Final = 0.1
@@ -49,7 +50,7 @@ CLOSE_S: Final = 5.0  # what is not inserted then stays in the spool
 MAX_KNOWN_INSTRUCTIONS: Final = 100_000
 KNOWN_INSTRUCTIONS_S: Final = 600.0  # then they are inserted again: some may have been erased
 REFUSED: Final = "refused"  # next to it lies what Postgres refused of the lines in memory
-EVENTS: Final = ("lost", "journal_failed", "spool_failed", "set_aside", "dropped")
+EVENTS: Final = ("lost", "journal_failed", "spool_failed", "set_aside", "dropped", NOT_DELETED)
 
 # In the order of their keys, so that gateways do not lock one another out.
 _INSERT_INSTRUCTIONS: Final = insert(Instruction).on_conflict_do_update(
@@ -71,7 +72,8 @@ class HistoryWriter:
     Postgres has committed it; inserting it twice has no effect, by its key.
 
     `counts` are of what went wrong: requests that a killed gateway had been running, failed writes
-    of journal and spool, lines that were set aside, and late embeddings dropped for lack of room.
+    of journal and spool, lines that were set aside, and late embeddings dropped for lack of room;
+    `HistoryRetention` adds the rows that it could not delete.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ def read_secret(path: Path) -> str | None:
     """The file's secret; None if there is no file, or nothing in it. StartupFailure."""
     with _translated(path):
         try:
-            return path.read_text().strip() or None
+            return path.read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
 
@@ -46,3 +46,5 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StartupFailure(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StartupFailure(f"{path}: it is damaged, no text in UTF-8") from error

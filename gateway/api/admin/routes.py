@@ -18,6 +18,7 @@ from gateway.api.admin.samples import DriftController, LogsController, SamplesCo
 from gateway.api.admin.scoped_keys import ScopedKeysController
 from gateway.api.admin.tenants import TenantsController
 from gateway.api.admin.training import TrainingRunsController, TrainingScheduleController
+from gateway.api.admin.usage.batches import AllBatchesController
 from gateway.api.admin.usage.limits import LimitsController
 from gateway.api.admin.usage.prices import PricesController
 from gateway.api.admin.usage.requests import FinishedRequestsController
@@ -30,6 +31,7 @@ from gateway.generation.operation.commands import OperatorCommands
 from gateway.history.audit import AuditTrail
 from gateway.history.listing import RequestList
 from gateway.history.requests import RequestHistory
+from gateway.jobs.batches.listing import AllBatches
 from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import SampleErasure
@@ -67,6 +69,7 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     trail: AuditTrail
     requests: RequestHistory
     finished: RequestList
+    batches: AllBatches
     files: FileStore
     prices: Prices
     limits: Limits
@@ -100,6 +103,7 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             QueueController,
             RequestsController,
             FinishedRequestsController,
+            AllBatchesController,
             PricesController,
             LimitsController,
             UsageController,

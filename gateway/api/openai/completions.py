@@ -21,7 +21,7 @@ from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.openapi import streamed
 from gateway.generation.request import Ceiling, GenerationRequest
 from gateway.generation.request_state import RequestState
-from gateway.generation.service import GenerationService
+from gateway.generation.service import STARTED_AT_ONCE, GenerationService
 from gateway.generation.text.growing_answer import Piece
 from gateway.tenancy.authentication import Caller
 
@@ -35,8 +35,6 @@ def _parts(index: int, state: RequestState, piece: Piece | None) -> list[TextCho
         return [TextChoice("", state.finish_reason, index, **end_of(state))]
     return [TextChoice(piece.text, None, index, piece_logprobs(state, piece, TextLogprobs.of))]
 
-
-STARTED_AT_ONCE: Final = 8  # answers of a request: each takes up to 1 ms of the event loop
 
 FORM: Final = AnswerFormat("cmpl-", Completion, Completion, _choice, _parts, TextLogprobs.of)
 

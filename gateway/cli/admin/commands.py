@@ -13,6 +13,7 @@ from gateway.cli.admin.scoped_keys import scoped_keys
 from gateway.cli.admin.server import server_options
 from gateway.cli.admin.session import AdminGroup, AdminSession, pass_session
 from gateway.cli.admin.tenants import apps, keys, tenants
+from gateway.cli.admin.usage.batches import batches
 from gateway.cli.admin.usage.limits import limits
 from gateway.cli.admin.usage.prices import prices
 from gateway.cli.admin.usage.usage import show_usage
@@ -53,6 +54,6 @@ def list_audit(session: AdminSession, subject: str | None) -> None:
 
 for command in (
     *(tenants, apps, keys, scoped_keys, predictors, engine),
-    *(show_queue, requests, show_drift, show_usage, prices, limits),
+    *(show_queue, requests, batches, show_drift, show_usage, prices, limits),
 ):
     admin.add_command(command)

@@ -85,6 +85,10 @@ def requests() -> None:
 )
 @click.option("--since", type=TIME, help="Only those that arrived then or later, in local time.")
 @click.option("--until", type=TIME, help="Only those that arrived before then, in local time.")
+@click.option("--least-tokens", type=int, help="Only answers of this many tokens or more.")
+@click.option("--most-tokens", type=int, help="Only answers of this many tokens or fewer.")
+@click.option("--least-wait-s", type=float, help="Only those that waited at least this long.")
+@click.option("--most-wait-s", type=float, help="Only those that waited at most this long.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -101,7 +105,7 @@ def list_requests(
     since: datetime | None,
     until: datetime | None,
     limit: int,
-    **filters: str | None,
+    **filters: Any,
 ) -> None:
     """List finished requests of all gateways, newest first."""
     wanted = filter_query(

@@ -13,6 +13,7 @@ from gateway.errors import StartupFailure
 from gateway.server_file import running_server, server_url
 from gateway.settings import Settings, read_settings
 from gateway.tenancy.admin_key import admin_key_file
+from gateway.tenancy.secret_file import read_secret
 
 
 class Server(Struct, frozen=True):
@@ -76,11 +77,14 @@ def _key(given: str | None, url: str, settings: Settings, hint: str) -> tuple[st
             f"no admin key: give --key or LMAAS_ADMIN_KEY ({path} is not sent to another machine)"
         )
     try:
-        return path.read_text().strip(), str(path)
-    except OSError as error:
+        kept = read_secret(path)
+    except StartupFailure as error:
         raise StartupFailure(
-            f"no admin key: give --key or LMAAS_ADMIN_KEY ({path}: {error.strerror}){hint}"
+            f"no admin key: give --key or LMAAS_ADMIN_KEY ({error}){hint}"
         ) from error
+    if kept is None:
+        raise StartupFailure(f"no admin key: give --key or LMAAS_ADMIN_KEY ({path} has none){hint}")
+    return kept, str(path)
 
 
 def is_local(url: str, settings: Settings) -> bool:

@@ -20,7 +20,14 @@ from gateway.dashboard.charts.length_bar import LengthBar, LengthScale
 from gateway.dashboard.pages.fields import choice_field, number_field, time_field
 from gateway.dashboard.view.headers import HEADERS
 from gateway.dashboard.view.templates import page
-from gateway.history.listing import FinishedRequest, Outcome, RequestFilter, RequestList
+from gateway.history.listing import (
+    MAX_TOKENS,
+    MAX_WAIT_S,
+    FinishedRequest,
+    Outcome,
+    RequestFilter,
+    RequestList,
+)
 from gateway.quantiles import MEDIAN, P90
 from gateway.tenancy.scopes import Scope
 
@@ -35,8 +42,6 @@ COLUMNS: Final = (
     *("prediction_source", "waited_s", "first_token_s", "response_s", "preemptions"),
 )
 MAX_TEXT: Final = 300
-MAX_TOKENS: Final = 2**31 - 1  # the largest that a row can have
-MAX_WAIT_S: Final = 1e9
 
 
 class Span(NamedTuple):

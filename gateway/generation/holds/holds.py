@@ -212,6 +212,12 @@ class Holds:
         used: Amounts = {"tokens": read + written, "cost": cost}
         self.ledger.charge(subjects, used, began_s, self._clock())
 
+    def abandon(self, hold: RequestHold, choices: int) -> None:
+        """Give up what these choices of a request hold, which were not queued as others were."""
+        hold.open_choices -= choices
+        if not hold.open_choices:
+            self.ledger.settle(hold, hold.used, self._clock())
+
     def release(self, hold: RequestHold) -> None:
         """Give up the hold of a request that was not queued."""
         self.ledger.settle(hold, {}, self._clock())

@@ -2,7 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from math import ceil
 from typing import Final, NamedTuple
 
@@ -148,8 +149,7 @@ class QueueLoad:
     def add(self, request_id: str, tenant: str, tokens: int) -> None:
         """A request was queued, of this many tokens."""
         self._queued[request_id] = tenant, tokens
-        self._tenants[tenant].add(1, tokens)
-        self.total.add(1, tokens)
+        self._count(tenant, 1, tokens)
         known = self._mean_tokens or float(tokens)
         self._mean_tokens = FADE * known + (1 - FADE) * tokens
 
@@ -157,15 +157,27 @@ class QueueLoad:
         """A queued request is predicted to have this many tokens now."""
         tenant, before = self._queued[request_id]
         self._queued[request_id] = tenant, tokens
-        self._tenants[tenant].add(0, tokens - before)
-        self.total.add(0, tokens - before)
+        self._count(tenant, 0, tokens - before)
 
     def remove(self, request_id: str) -> None:
         """A request left the queue."""
         tenant, tokens = self._queued.pop(request_id)
+        self._count(tenant, -1, -tokens)
+
+    @contextmanager
+    def kept(self, tenant: str, requests: int, tokens: int) -> Iterator[None]:
+        """Count these requests as queued meanwhile: they were let in, and are queued next."""
+        self._count(tenant, requests, tokens)
+        try:
+            yield
+        finally:
+            self._count(tenant, -requests, -tokens)
+
+    def _count(self, tenant: str, requests: int, tokens: int) -> None:
+        """Add to the tenant's and to all; negative numbers take away."""
         load = self._tenants[tenant]
-        load.add(-1, -tokens)
-        self.total.add(-1, -tokens)
+        load.add(requests, tokens)
+        self.total.add(requests, tokens)
         if not load.requests:
             del self._tenants[tenant]
 

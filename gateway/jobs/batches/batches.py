@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, now_of, transaction
 from gateway.errors import Conflict, NotFound, TenantBatchesFull, shortened
+from gateway.jobs.batches.claims.attempts import set_untried
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.states import CANCELLABLE, OPEN, WINDOW_S, Window
 from gateway.tenancy.caller import Caller
@@ -88,7 +89,7 @@ class Batches:
             if batch.status != "cancelling":
                 batch.status, batch.outcome, batch.owner = "cancelling", "cancelled", None
                 batch.cancelling_at = await now_of(session)
-                batch.attempts, batch.retry_at = 0, None
+                set_untried(batch)
         self._wake()
         return batch
 

@@ -15,7 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, now_of, transaction
 from gateway.files.store import FileOwner, FileStore
-from gateway.jobs.batches.claims.attempts import UNTRIED, ClaimedJob, JobAttempts, NotOurs
+from gateway.jobs.batches.claims.attempts import (
+    UNTRIED,
+    ClaimedJob,
+    JobAttempts,
+    NotOurs,
+    set_untried,
+)
 from gateway.jobs.batches.lines import delete_lines
 from gateway.jobs.batches.output_lines import CANCELLED, EXPIRED, line_id, unanswered
 from gateway.jobs.batches.states import CANCELLABLE, UNFINISHED, LineState
@@ -113,7 +119,7 @@ class BatchEnding:
             )
             await delete_lines(session, batch_id)
             batch.status, batch.owner = batch.outcome, None
-            batch.attempts, batch.retry_at = 0, None
+            set_untried(batch)
             setattr(batch, f"{batch.outcome}_at", await now_of(session))
         log.info(
             "batch_ended",

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import structlog
 from msgspec.structs import replace
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,6 +21,7 @@ from gateway.history.requests import made_at
 from gateway.jobs.batches.callers import read_callers
 from gateway.jobs.batches.claims.attempts import is_outage
 from gateway.jobs.batches.claims.claiming import MAX_ATTEMPTS, claim_lines
+from gateway.jobs.batches.claims.companions import Place
 from gateway.jobs.batches.endpoint import Endpoints, ServedName
 from gateway.jobs.batches.output_lines import HTTP_OK, line_id, responded
 from gateway.jobs.batches.results import LineResult, owned_elsewhere, write_results
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 
 TOKEN_US: Final = 10  # CPU time to decode a token of an answer
 BYTES_PER_US: Final = 64  # the same, to read the bytes of a body
+
+_Body: TypeAlias = bytes | SQLAlchemyError | None  # of a line, or why it cannot be read
 
 
 class ClaimedLine(JobLine, frozen=True, kw_only=True, eq=False):
@@ -77,7 +80,8 @@ class BatchLines(LineSource):
 
         Lines of the apps `without` are left out.
 
-        If the answer to an earlier claim was lost, first the lines that it claimed.
+        If the answer to an earlier claim was lost, first the lines that it claimed. A line that the
+        database cannot read fails.
         """
         doubtful, self._doubtful = self._doubtful, True
         async with transaction(self._sessions) as session:
@@ -88,12 +92,16 @@ class BatchLines(LineSource):
             callers = await read_callers(session, jobs)
             found = await session.scalars(select(Batch).where(Batch.id.in_(jobs)))
             batches = {batch.id: batch for batch in found}
+        bodies = await self._bodies([(row.batch_id, row.number) for row in rows])
         claimed: list[JobLine] = []
         unusable: list[LineResult] = []
         for row in rows:
             batch = batches[row.batch_id]
+            if (row.batch_id, row.number) not in bodies:
+                continue  # its job ended meanwhile
+            body = bodies[row.batch_id, row.number]
             try:
-                claimed.append(await self._read(row, batch, callers[batch.id]))
+                claimed.append(await self._read(row, body, batch, callers[batch.id]))
             except Exception as error:  # noqa: BLE001  the other lines run
                 failure = self._failure(error, batch.id, row.number)
                 unusable.append(
@@ -142,6 +150,35 @@ class BatchLines(LineSource):
         rows = await session.scalars(ours.order_by(BatchLine.batch_id, BatchLine.rank))
         return [row for row in rows if (row.batch_id, row.number) not in self._held]
 
+    async def _bodies(self, places: Sequence[Place]) -> dict[Place, _Body]:
+        """The bodies of the lines at these places, as far as there are such lines. DatabaseLost.
+
+        They are read apart from the claim, which one that cannot be read would undo.
+        """
+        try:
+            return await self._read_bodies(places)
+        except SQLAlchemyError as error:
+            if not is_refused(error):
+                raise
+        bodies: dict[Place, _Body] = {}
+        for place in places:
+            try:
+                bodies |= await self._read_bodies([place])
+            except SQLAlchemyError as error:
+                if not is_refused(error):
+                    raise
+                bodies[place] = error
+        return bodies
+
+    async def _read_bodies(self, places: Sequence[Place]) -> dict[Place, _Body]:
+        if not places:
+            return {}
+        wanted = select(BatchLine.batch_id, BatchLine.number, BatchLine.body).where(
+            tuple_(BatchLine.batch_id, BatchLine.number).in_(places)
+        )
+        async with transaction(self._sessions) as session:
+            return {(row.batch_id, row.number): row.body for row in await session.execute(wanted)}
+
     async def _write(self, results: Sequence[LineResult]) -> None:
         async with transaction(self._sessions) as session:
             written = await write_results(session, self._owner, results)
@@ -171,11 +208,12 @@ class BatchLines(LineSource):
             raise
         return None
 
-    async def _read(self, row: BatchLine, batch: Batch, caller: Caller) -> ClaimedLine:
+    async def _read(self, row: BatchLine, body: _Body, batch: Batch, caller: Caller) -> ClaimedLine:
         """The line as a request. LmaasError if it is none any more, or was tried too often."""
         if row.attempts > MAX_ATTEMPTS:
             raise GenerationFailed(f"the line did not end in {MAX_ATTEMPTS} attempts")
-        body = row.body
+        if isinstance(body, SQLAlchemyError):
+            raise body
         assert body is not None, "a line that waits has a body"
         endpoint = self._endpoints[batch.endpoint]
         read = partial(endpoint.read, body, caller, self._service.model)

@@ -198,5 +198,5 @@ def read_engine(path: Path) -> EngineModel:
         return msgspec.json.decode(path.read_bytes(), type=EngineModel)
     except OSError as error:
         raise NotFound(f"{path}: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{path} describes no engine: {error}") from error

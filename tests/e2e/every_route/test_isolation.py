@@ -51,6 +51,7 @@ ROUTES = {
     "PATCH /admin/keys/{key_id}": "tenants",
     "DELETE /admin/keys/{key_id}": "tenants",
     "POST /admin/keys/{key_id}/rotate": "tenants",
+    "GET /admin/batches": "tenants",
     "GET /admin/usage": "tenants",
     "GET /admin/limits": "tenants",
     "PUT /admin/limits": "tenants",

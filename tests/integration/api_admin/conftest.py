@@ -39,6 +39,7 @@ from gateway.history.audit import AuditTrail
 from gateway.history.listing import RequestList
 from gateway.history.requests import RequestHistory
 from gateway.history.writer import HistoryWriter
+from gateway.jobs.batches.listing import AllBatches
 from gateway.parts import Parts
 from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.drift_series import DriftSeries
@@ -208,6 +209,7 @@ def application(
         logs=LogImport(sessions, model="m", counting=WORDS),
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
+        batches=AllBatches(sessions),
         files=FileStore(sessions, FileBounds()),
         prices=Prices(sessions),
         limits=Limits(sessions),

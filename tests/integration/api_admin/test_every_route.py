@@ -58,6 +58,7 @@ ROUTES = {
     ("GET", "/admin/requests"),
     ("GET", "/admin/requests/{request_id}"),
     ("POST", "/admin/requests/{request_id}/cancel"),
+    ("GET", "/admin/batches"),
     ("GET", "/admin/usage"),
     ("GET", "/admin/limits"),
     ("PUT", "/admin/limits"),

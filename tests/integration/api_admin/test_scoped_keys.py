@@ -21,6 +21,7 @@ AREAS = {
     "/admin/limits": "tenants",
     "/admin/prices": "tenants",
     "/admin/usage": "tenants",
+    "/admin/batches": "tenants",
     "/admin/policy": "engine",
     "/admin/engine": "engine",
     "/admin/queue": "engine",

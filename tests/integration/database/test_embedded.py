@@ -197,9 +197,14 @@ def chown_like_a_server(folder: Path) -> None:
         os.chown(folder, 65534, 65534)
 
 
-def test_folder_of_another_release_is_refused_with_both_versions(data_dir: Path) -> None:
-    (data_dir / "postgres" / "PG_VERSION").write_text("16\n")
-    with pytest.raises(StartupFailure, match=r"made by PostgreSQL 16, the embedded one is 18"):
+@pytest.mark.parametrize(("content", "version"), [(b"16\n", "16"), (b"\xff1\n", "\ufffd1")])
+def test_folder_of_another_release_is_refused_with_both_versions(
+    data_dir: Path, content: bytes, version: str
+) -> None:
+    (data_dir / "postgres" / "PG_VERSION").write_bytes(content)
+    with pytest.raises(
+        StartupFailure, match=f"made by PostgreSQL {version}, the embedded one is 18"
+    ):
         EmbeddedPostgres(data_dir).start()
 
 

@@ -68,6 +68,8 @@ REQUESTS: dict[str, tuple[str, Callable[[], Any], int]] = {
         lambda: text([f"{n} king " * 100 for n in range(128)]),
         200,
     ),
+    "128 choices": (CHAT, lambda: chat("king", n=128), 200),
+    "128 choices of a prompt": (TEXT, lambda: text("king", n=128), 200),
     "128 short prompts": (TEXT, lambda: text([f"{n} king" for n in range(128)]), 200),
     "token ids": (TEXT, lambda: text([5] * (VALUES - 100)), 400),
     "token ids for 8 choices": (TEXT, lambda: text([5] * 1900, n=8), 200),

@@ -1,6 +1,7 @@
 """What is too old is deleted from history, on a real database."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,8 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from gateway.database.errors import Sessions
 from gateway.history import retention
@@ -19,6 +22,7 @@ from gateway.history.writer import HistoryWriter
 from gateway.tenancy.tenants import Tenants
 from models import AuditEntry, Instruction, RequestRecord, UsageDay
 from models.base import new_id
+from tests.integration.damage import damaged
 
 
 async def store(sessions: Sessions, folder: Path, records: list[Record]) -> None:
@@ -98,3 +102,40 @@ async def test_unused_instructions_old_entries_and_old_files_go_and_new_ones_sta
         assert aged.id not in {*await session.scalars(select(AuditEntry.id))}
     assert entry.id in {each.id for each in await trail.list(10)}
     assert [path.name for path in tmp_path.iterdir()] == ["2.aside"]
+
+
+async def test_row_that_cannot_be_deleted_is_counted_and_holds_up_no_other(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    """All have arrived at the same time: their order is by their place."""
+    arrived_at = datetime.now(UTC) - timedelta(days=2)
+    records = [a_record(id=new_id(), arrived_at=arrived_at) for _ in range(20)]
+    await store(sessions, tmp_path, records)
+    poison = records[7].id
+    counts = Counter[str]()
+    day = HistoryRetention(sessions, Kept(history=1.0), counts=counts)
+    async with damaged(sessions, "DELETE", "requests", f"OLD.id = '{poison}'"):
+        with capture_logs() as logs:
+            assert await day.sweep() == 19
+        assert await kept(sessions) == {poison}
+    assert counts == {"not_deleted": 1}
+    assert [(entry["table"], entry["row"]) for entry in logs] == [("requests", str(poison))]
+    assert await day.sweep() == 1
+
+
+async def test_table_that_cannot_be_deleted_from_ends_the_turn_with_its_error(
+    sessions: Sessions,
+    tmp_path: Path,
+    a_record: Callable[..., Record],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "MAX_LEFT", 2)
+    arrived_at = datetime.now(UTC) - timedelta(days=2)
+    await store(sessions, tmp_path, [a_record(id=new_id(), arrived_at=arrived_at) for _ in "abcd"])
+    counts = Counter[str]()
+    day = HistoryRetention(sessions, Kept(history=1.0), counts=counts)
+    async with damaged(sessions, "DELETE", "requests", "TRUE"):
+        with pytest.raises(DBAPIError, match="damaged"):
+            await day.sweep()
+    assert counts == {"not_deleted": 3}
+    assert len(await kept(sessions)) == 4

@@ -16,6 +16,7 @@ from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.jobs.batches import ending as ending_module
 from gateway.jobs.batches.claims import attempts as attempts_module
 from gateway.jobs.batches.claims.attempts import pause_s
+from gateway.jobs.batches.claims.claiming import claim_lines
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
 from gateway.jobs.batches.source import BatchLines
 from gateway.jobs.batches.states import LineState
@@ -23,7 +24,7 @@ from gateway.jobs.batches.validation.validator import MAX_ATTEMPTS
 from gateway.jobs.runner import JobLine, LineOutcome
 from models import Batch, BatchLine
 from models.base import new_id
-from tests.integration.damage import LOSE, damaged
+from tests.integration.damage import LOSE, damaged, unreadable
 from tests.integration.jobs.conftest import Gateway, MakeJob, change, reload
 from tests.integration.jobs.test_validation import (
     Scene,
@@ -163,7 +164,8 @@ class Lines:
 
     def __init__(self, scene: Scene) -> None:
         self.faults = Counter[str]()
-        self.source = BatchLines(scene.sessions, scene.service, ENDPOINTS, new_id(), self.faults)
+        self.owner = new_id()
+        self.source = BatchLines(scene.sessions, scene.service, ENDPOINTS, self.owner, self.faults)
 
 
 def custom_ids(lines: list[Any]) -> list[str]:
@@ -184,6 +186,25 @@ async def test_line_that_cannot_be_read_fails_and_holds_up_no_other(scene: Scene
     assert sorted(custom_ids([*claimed])) == ["a", "c"]
     states = await states_of(scene, batch)
     assert states == {"a": LineState.RUNNING, "b": LineState.FAILED, "c": LineState.RUNNING}
+    assert lines.faults == {"line": 1}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_line_that_the_database_cannot_read_fails_and_holds_up_no_other(
+    scene: Scene, lost: bool
+) -> None:
+    """In a first claim, or in one after the answer to another was lost."""
+    batch = await scene.validated(await scene.job([a_line(n, "king") for n in ("a", "poison")]))
+    lines = Lines(scene)
+    if lost:
+        async with scene.sessions.begin() as session:
+            await claim_lines(session, scene.service.model, lines.owner, 9)
+        lines.source._doubtful = True
+    async with unreadable(scene.sessions, "batch_lines", "body", "custom_id = 'poison'"):
+        claimed = await lines.source.claim(9)
+    assert custom_ids([*claimed]) == ["a"]
+    states = {"a": LineState.RUNNING, "poison": LineState.FAILED}
+    assert await states_of(scene, batch) == states
     assert lines.faults == {"line": 1}
 
 

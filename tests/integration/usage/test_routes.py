@@ -314,6 +314,45 @@ async def test_finished_requests_are_listed_and_filtered_by_names(
     assert [each["id"] for each in rest["data"]] == ids[:1]
 
 
+@pytest.mark.parametrize(
+    ("query", "tokens"),
+    [
+        ("least_tokens=5", [7, 5]),
+        ("most_tokens=5", [5, 3]),
+        ("least_tokens=4&most_tokens=6", [5]),
+        ("least_wait_s=0.5", [7, 5]),
+        ("most_wait_s=0.5&limit=1", [5]),
+        ("least_wait_s=0.4&least_tokens=6", [7]),
+    ],
+)
+async def test_finished_requests_are_filtered_by_length_and_wait(
+    client: Client, build: Builder, record: Callable[..., Any], query: str, tokens: list[int]
+) -> None:
+    tenant = await build.tenant()
+    key = await build.key(await build.app(tenant))
+    for length, queued_s in ((3, 0.25), (5, 0.5), (7, 1.0)):
+        await record(key, tenant.id, generation_tokens=length, queued_s=queued_s)
+    page = (await client.get(f"/admin/requests?{query}")).json()
+    assert [each["generation_tokens"] for each in page["data"]] == tokens
+    assert page["has_more"] == ("limit=1" in query)
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("least_tokens=-1", "least_tokens"),
+        ("most_tokens=2147483648", "most_tokens"),
+        ("least_tokens=1.5", "least_tokens"),
+        ("least_wait_s=-1", "least_wait_s"),
+        ("most_wait_s=1e999", "most_wait_s"),
+        ("most_wait_s=long", "most_wait_s"),
+    ],
+)
+async def test_bound_that_is_none_is_refused(client: Client, query: str, param: str) -> None:
+    answer = await client.get(f"/admin/requests?{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+
+
 async def test_key_lists_its_own_requests_only(
     client: Client, build: Builder, record: Callable[..., Any]
 ) -> None:

@@ -56,9 +56,14 @@ def test_file_of_a_killed_gateway_counts_for_nothing_and_is_replaced(folder: Pat
         assert running.url == "http://127.0.0.1:1234"
 
 
-def test_damaged_or_missing_file_is_no_server(folder: Path) -> None:
-    assert running_server(folder) is None
-    (folder / FILE).write_text("{")
+@pytest.mark.parametrize("content", [b"{", b'{"url": "\xff", "pid": 1}', b'{"x":' + b"[" * 100_000])
+def test_damaged_file_of_a_gateway_that_runs_is_no_server(folder: Path, content: bytes) -> None:
+    with announced(folder, URL):
+        (folder / FILE).write_bytes(content)  # its lock stays
+        assert running_server(folder) is None
+
+
+def test_missing_file_is_no_server(folder: Path) -> None:
     assert running_server(folder) is None
 
 
@@ -118,6 +123,19 @@ def test_key_of_the_data_folder_is_not_sent_to_another_machine(folder: Path) -> 
     assert found.key == "given"
     bound = environment(folder, LMAAS_HOST="10.0.0.5")
     assert find_server("http://10.0.0.5:8000", None, bound).key == KEY
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"sk-\xff\n", "it is damaged, no text in UTF-8"), (b"\n", "admin_key has none")],
+)
+def test_damaged_or_empty_file_of_the_admin_key_is_named(
+    folder: Path, content: bytes, reason: str
+) -> None:
+    (folder / "admin_key").write_bytes(content)
+    with pytest.raises(StartupFailure, match=f"no admin key: give --key .*{reason}"):
+        find_server("http://127.0.0.1:8000", None, environment(folder))
+    assert find_server("http://127.0.0.1:8000", "given", environment(folder)).key == "given"
 
 
 def test_api_key_of_the_data_folder_is_not_sent_to_another_machine(folder: Path) -> None:

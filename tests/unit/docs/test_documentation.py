@@ -6,11 +6,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.api.cors import EXPOSED
 from gateway.api.http_metrics import HttpMetrics
+from gateway.api.usage.rate_limits import standing_headers
 from gateway.cli.configuration import page
 from gateway.cli.main import COMMANDS
 from gateway.errors import DeadlineUnreachable, QueueTimeExceeded, RequestCancelled
+from gateway.generation.holds.holds import SHOWN
 from gateway.generation.metrics import GatewayMetrics
+from gateway.limits.limit import Standing
 from gateway.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -74,6 +78,29 @@ def test_links_of_the_document_have_a_target(document: str) -> None:
 def test_index_links_every_page() -> None:
     index = (DOCS / "index.md").read_text()
     assert {path.name for path in DOCS.glob("*.md")} - {"index.md"} <= set(LINK.findall(index))
+
+
+def headers_of(table: str) -> set[str]:
+    """The headers in the first column of this table of docs/api.md."""
+    rows = (DOCS / "api.md").read_text().partition(f"| {table} | meaning |\n|---|---|\n")[2]
+    names = re.findall(r"^\| (`[^|]+`) \|", rows.partition("\n\n")[0], re.MULTILINE)
+    return {name for cell in names for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_web_pages_may_read_the_documented_headers_and_no_others() -> None:
+    documented = headers_of("header of an answer")
+    assert {name for name in EXPOSED if not name.startswith("x-ratelimit-")} == {
+        name for name in documented if name != "x-ratelimit-*"
+    }
+    standing = Standing(limit=1, remaining=1, reset_s=0.0)
+    limits = set(standing_headers(dict.fromkeys(SHOWN, standing)))
+    assert {name for name in EXPOSED if name.startswith("x-ratelimit-")} == limits
+
+
+def test_every_header_of_our_own_is_documented() -> None:
+    sources = (path.read_text() for path in (ROOT / "gateway" / "api").rglob("*.py"))
+    named = {name for source in sources for name in re.findall(r'"(x-lmaas-[a-z0-9-]+)"', source)}
+    assert named <= headers_of("header of a request") | headers_of("header of an answer")
 
 
 def test_every_metric_is_documented() -> None:

@@ -227,6 +227,27 @@ async def test_choices_hold_their_prompt_once_and_free_what_each_did_not_use(
     assert used(scene, budget) == PROMPT + 4 + 6
 
 
+@pytest.mark.parametrize("ended_first", [True, False])
+async def test_choices_that_were_never_queued_give_up_what_they_hold(
+    limited: Scene, ended_first: bool
+) -> None:
+    budget = a_limit()
+    scene = limited(budget)
+    first = await started(scene, length=50, choices=3)
+    scene.step({first.sequence_id: [7] * 4})
+    hold = first.hold
+    assert hold is not None
+    ways: list[Callable[[], object]] = [
+        lambda: finish(scene, first, "stop"),
+        lambda: scene.scheduler.holds.abandon(hold, 2),
+    ]
+    for way in ways if ended_first else reversed(ways):
+        assert scene.scheduler.holds.ledger.open_holds == 1
+        way()
+    assert used(scene, budget) == PROMPT + 4
+    assert scene.scheduler.holds.ledger.open_holds == 0
+
+
 async def test_a_better_prediction_changes_the_hold_before_the_first_token(
     limited: Scene,
 ) -> None:

@@ -32,6 +32,13 @@ def test_empty_file_is_replaced(tmp_path: Path) -> None:
     assert not ensure_admin_key(tmp_path, None).is_new
 
 
+def test_damaged_file_is_a_startup_failure_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "admin_key").write_bytes(b"sk-\xff\n")
+    with pytest.raises(StartupFailure, match="admin_key: it is damaged"):
+        ensure_admin_key(tmp_path, None)
+    assert (tmp_path / "admin_key").read_bytes() == b"sk-\xff\n"
+
+
 def test_given_key_is_used_and_not_written(tmp_path: Path) -> None:
     key = ensure_admin_key(tmp_path, "from-the-environment")
     assert key.matches("from-the-environment")

@@ -27,7 +27,7 @@ def filter_options(command: Command) -> Command:
 
 
 def filter_query(
-    names: Names, *, tenant: str | None, app: str | None, key: str | None, **others: str | None
+    names: Names, *, tenant: str | None, app: str | None, key: str | None, **others: Any
 ) -> dict[str, Any]:
     """The parameters of the API for the options that were given, with names as ids."""
     query = {

@@ -170,6 +170,12 @@ class JobAttempts:
         return update(Batch).where(Batch.id == job.id, Batch.owner == self._owner)
 
 
+def set_untried(batch: Batch) -> None:
+    """Other work on the job is to be begun."""
+    for name, value in UNTRIED.items():
+        setattr(batch, name, value)
+
+
 def is_outage(error: Exception) -> bool:
     """Whether the same work can succeed later: database, engine or disk take nothing now."""
     if isinstance(error, SQLAlchemyError):

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, now_of, transaction
-from gateway.jobs.batches.claims.attempts import NotOurs
+from gateway.jobs.batches.claims.attempts import NotOurs, set_untried
 from gateway.jobs.batches.lines import lock_order, store_ranks
 from gateway.jobs.batches.progress.work import work_of
 from gateway.jobs.batches.validation.planning import (
@@ -105,7 +105,7 @@ def _set_going(batch: Batch, total: int, lines: PlanInput, plan: RankedJob) -> N
     batch.work = work_of(float(lines.expected.sum()), int(lines.lengths.sum()) - shared)
     batch.sharing = _described(plan.report) if plan.report else None
     batch.status, batch.owner = "in_progress", None
-    batch.attempts, batch.retry_at = 0, None
+    set_untried(batch)
 
 
 def _described(report: SharingReport) -> dict[str, Any]:

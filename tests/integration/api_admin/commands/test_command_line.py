@@ -143,7 +143,7 @@ async def test_wrong_setting_is_one_line_that_names_it(lmaas: Run, name: str, va
 async def test_queue_and_requests_have_their_commands(
     lmaas: Run, url: str, build: Builder, sessions: Sessions, tmp_path: Path, a_record: Any
 ) -> None:
-    record = a_record()
+    record = a_record(queued_s=0.5)
     writer = HistoryWriter(sessions, tmp_path / "spool")
     writer.record(record)
     await writer.flush()
@@ -162,6 +162,11 @@ async def test_queue_and_requests_have_their_commands(
     assert row.split()[-1] == str(record.id)
     none = (0, "", "no request ended so\n")
     assert await lmaas(*admin, "requests", "list", "--user", "ursula") == none
+    for option, bound in (("tokens", record.generation_tokens), ("wait-s", record.queued_s)):
+        least, most = f"--least-{option}", f"--most-{option}"
+        _, within, _ = await lmaas(*admin, "requests", "list", least, bound, most, bound)
+        assert str(record.id) in within
+        assert await lmaas(*admin, "requests", "list", least, bound + 1) == none
     code, _, errors = await lmaas(*admin, "requests", "cancel", record.id)
     assert (code, errors) == (1, f"lmaas: there is no request {record.id} that waits or runs\n")
     tenant = (await build.tenant()).id

@@ -1,7 +1,7 @@
 """Training runs started by the schedule."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -13,34 +13,20 @@ from gateway.database.errors import Sessions
 from gateway.history.audit import AuditTrail
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.run_log import RunLog
-from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedule, Schedules
 from gateway.prediction.serving.drift import DriftMonitor
 from models import Predictor
 from tests.integration.prediction.conftest import StockedRegistry
+from tests.integration.prediction.lifecycle.conftest import MakeGateway, TrainingGateway
 
 NO_TIMER = Schedule(every_s=None, least_outcomes=5, window=50)
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
-Gateway = tuple[AutoTraining, TrainingRuns, DriftMonitor]
 
 
 @pytest.fixture
-async def gateways(sessions: Sessions, postgres_url: str) -> AsyncIterator[list[Gateway]]:
-    """Two gateways on one database, which check when a test calls them."""
-    made: list[Gateway] = []
-    for _ in range(2):
-        runs = TrainingRuns(sessions, model="demo", model_hash="abc", database_url=postgres_url)
-        drift = DriftMonitor()
-        automatic = AutoTraining(
-            sessions, runs, drift, model="demo", database_url=postgres_url, poll_s=3_600
-        )
-        made.append((automatic, runs, drift))
-    yield made
-    for automatic, runs, _ in made:
-        await automatic.close()
-        await runs.close()
+def gateways(a_gateway: MakeGateway) -> list[TrainingGateway]:
+    return [a_gateway(), a_gateway()]
 
 
 @pytest.fixture
@@ -59,28 +45,28 @@ async def outcomes(
 
 
 async def test_one_of_two_gateways_starts_the_run_that_is_due(
-    gateways: list[Gateway],
+    gateways: list[TrainingGateway],
     outcomes: Callable[[int], Awaitable[None]],
     sessions: Sessions,
     registry: StockedRegistry,
 ) -> None:
     await Schedules(sessions).set("demo", replace(NO_TIMER, every_s=3_600.0), by="olga")
     await outcomes(4)
-    await asyncio.gather(*(automatic.check() for automatic, _, _ in gateways))
+    await asyncio.gather(*(gateway.automatic.check() for gateway in gateways))
     assert await registry.runs() == []
     await outcomes(1)
     for _ in range(3):
-        await asyncio.gather(*(automatic.check() for automatic, _, _ in gateways))
-    for _, runs, _ in gateways:
-        await runs.finished()
-    await asyncio.gather(*(automatic.check() for automatic, _, _ in gateways))
+        await asyncio.gather(*(gateway.automatic.check() for gateway in gateways))
+    for gateway in gateways:
+        await gateway.runs.finished()
+    await asyncio.gather(*(gateway.automatic.check() for gateway in gateways))
     (run,) = await registry.runs()
     assert (run.trigger, run.created_by) == ("timer", "schedule")
 
 
 async def test_background_check_follows_a_changed_schedule(
     *,
-    gateways: list[Gateway],
+    gateways: list[TrainingGateway],
     outcomes: Callable[[int], Awaitable[None]],
     sessions: Sessions,
     registry: StockedRegistry,
@@ -88,7 +74,7 @@ async def test_background_check_follows_a_changed_schedule(
 ) -> None:
     await Schedules(sessions).set("demo", NO_TIMER, by="olga")
     await outcomes(5)
-    automatic, runs, drift = gateways[0]
+    runs, automatic, drift = gateways[0]
     automatic.start()
     await eventually(lambda: drift.quality() is None and drift._all.size == 50)
     assert await registry.runs() == []
@@ -106,7 +92,7 @@ async def test_background_check_follows_a_changed_schedule(
 )
 async def test_drift_of_the_active_version_starts_a_run(
     *,
-    gateways: list[Gateway],
+    gateways: list[TrainingGateway],
     outcomes: Callable[[int], Awaitable[None]],
     sessions: Sessions,
     registry: StockedRegistry,
@@ -119,7 +105,7 @@ async def test_drift_of_the_active_version_starts_a_run(
     version = await registry.add(a_version(metrics={"new": {"tau": 0.5}}))
     await registry.activate(version.id, by="olga")
     await outcomes(5)
-    automatic, runs, drift = gateways[0]
+    runs, automatic, drift = gateways[0]
     await automatic.check()
     feed(drift, version.id, a_record, lambda n: n)
     await automatic.check()
@@ -169,7 +155,7 @@ async def test_schedule_that_cannot_be_read_is_the_default_where_it_cannot(
 
 
 async def test_run_that_starts_in_the_future_holds_up_no_other(
-    gateways: list[Gateway],
+    gateways: list[TrainingGateway],
     outcomes: Callable[[int], Awaitable[None]],
     sessions: Sessions,
     registry: StockedRegistry,
@@ -181,14 +167,14 @@ async def test_run_that_starts_in_the_future_holds_up_no_other(
     await log.mark_failed(ended.id, "as a test wants")
     async with sessions.begin() as session:
         await session.execute(text("UPDATE training_runs SET created_at = 'infinity'"))
-    automatic, runs, _ = gateways[0]
+    runs, automatic, _ = gateways[0]
     await automatic.check()
     await runs.finished()
     assert len(await registry.runs()) == 2
 
 
 async def test_version_whose_metrics_cannot_be_read_stops_no_check(
-    gateways: list[Gateway],
+    gateways: list[TrainingGateway],
     outcomes: Callable[[int], Awaitable[None]],
     sessions: Sessions,
     registry: StockedRegistry,
@@ -199,7 +185,7 @@ async def test_version_whose_metrics_cannot_be_read_stops_no_check(
     version = await registry.add(a_version(metrics={"new": "good"}))
     await registry.activate(version.id, by="olga")
     await outcomes(5)
-    automatic, runs, drift = gateways[0]
+    runs, automatic, drift = gateways[0]
     feed(drift, version.id, a_record, lambda n: n)
     await automatic.check()
     assert len(await registry.runs()) == 1

@@ -13,13 +13,12 @@ from gateway.database.errors import Sessions
 from gateway.errors import Conflict, NotFound
 from gateway.history.audit import AuditTrail
 from gateway.prediction.lifecycle import runs as runs_module
-from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.run_log import RunLog, training_lock
 from gateway.prediction.lifecycle.runs import TrainingRuns
-from gateway.prediction.serving.drift import DriftMonitor
 from models import Predictor, TrainingRun
 from models.base import new_id
+from tests.integration.prediction.lifecycle.conftest import MakeGateway
 
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
@@ -129,11 +128,9 @@ async def test_run_of_another_living_gateway_is_left_alone(
 
 
 @pytest.fixture
-async def elsewhere(sessions: Sessions, postgres_url: str) -> AsyncIterator[TrainingRuns]:
+def elsewhere(a_gateway: MakeGateway) -> TrainingRuns:
     """The training runs of another gateway on the same database."""
-    runs = TrainingRuns(sessions, model="demo", model_hash="abc", database_url=postgres_url)
-    yield runs
-    await runs.close()
+    return a_gateway().runs
 
 
 async def test_two_gateways_never_train_at_once(
@@ -171,23 +168,13 @@ async def test_killed_run_of_one_gateway_lets_the_other_start_at_once(
 
 
 async def test_run_is_cancelled_by_another_gateway(
-    *,
     sessions: Sessions,
-    runs: TrainingRuns,
+    a_gateway: MakeGateway,
     elsewhere: TrainingRuns,
     registry: Registry,
     database: Database,
-    postgres_url: str,
 ) -> None:
-    listening = AutoTraining(
-        sessions,
-        runs,
-        DriftMonitor(),
-        model="demo",
-        database_url=postgres_url,
-        enabled=False,
-        poll_s=3_600,
-    )
+    runs, listening, _ = a_gateway(enabled=False)
     listening.start()
     async with unreadable_history(database):
         run = await runs.start("olga")
@@ -204,7 +191,6 @@ async def test_run_is_cancelled_by_another_gateway(
         ("otto", "training.cancelled"),
         ("olga", "training.started"),
     ]
-    await listening.close()
 
 
 async def test_run_that_takes_too_long_is_ended(
@@ -234,26 +220,32 @@ async def test_run_of_a_gateway_that_is_gone_can_be_cancelled(
         await runs.cancel(new_id(), "otto")
 
 
-async def test_cancelled_run_publishes_no_version(
-    sessions: Sessions, registry: Registry, a_version: Callable[..., Predictor]
-) -> None:
+@pytest.fixture
+async def at_work(sessions: Sessions) -> TrainingRun:
+    """A run that is running, for all that the database knows."""
     training_log = RunLog(sessions)
     run = await training_log.queue("demo", by="olga", activate=True)
     await training_log.mark_running(run.id)
-    await training_log.cancel(run.id, by="otto")
+    return run
+
+
+async def test_cancelled_run_publishes_no_version(
+    sessions: Sessions,
+    registry: Registry,
+    at_work: TrainingRun,
+    a_version: Callable[..., Predictor],
+) -> None:
+    await RunLog(sessions).cancel(at_work.id, by="otto")
     with pytest.raises(Conflict, match="was cancelled"):
-        await registry.publish(a_version(), run.id, activate=True)
+        await registry.publish(a_version(), at_work.id, activate=True)
     assert await registry.list() == []
     assert await registry.active("demo") is None
 
 
 async def test_finished_run_and_its_version_are_published_together(
-    sessions: Sessions, registry: Registry, a_version: Callable[..., Predictor]
+    registry: Registry, at_work: TrainingRun, a_version: Callable[..., Predictor]
 ) -> None:
-    training_log = RunLog(sessions)
-    run = await training_log.queue("demo", by="olga", activate=True)
-    await training_log.mark_running(run.id)
-    version = await registry.publish(a_version(), run.id, activate=True)
+    version = await registry.publish(a_version(), at_work.id, activate=True)
     assert await registry.active("demo") == version.id
-    ended = await registry.run(run.id)
+    ended = await registry.run(at_work.id)
     assert (ended.state, ended.predictor_id) == ("succeeded", version.id)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from engine.checkpoints import conversion_process
-from engine.checkpoints.gguf_cache import converted
+from engine.checkpoints.gguf_cache import HASHES, conversion_folder, converted
 from engine.errors import ModelUnavailable, UnsupportedModel
 from tests.unit.engine.checkpoints.conftest import TEMPLATE, tensors
 
@@ -104,6 +104,15 @@ def test_changed_file_is_read_again(tiny: Path, tmp_path: Path) -> None:
         folder = tmp_path / "models" / f"gguf-{hashlib.sha256(content).hexdigest()[:16]}"
         folder.mkdir(parents=True)  # as if converted
         assert converted(file, tmp_path, ignore) == folder
+
+
+def test_damaged_file_of_hashes_is_written_again(tiny: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = conversion_folder(tiny, tmp_path, said.append)
+    (tmp_path / "models" / HASHES).write_bytes(b'{"\xff": 1}')
+    for _ in range(2):
+        assert conversion_folder(tiny, tmp_path, said.append) == folder
+    assert len(said) == 2  # read again once
 
 
 @pytest.mark.parametrize("content", [b"", b"GG", b"something else"], ids=["empty", "GG", "text"])

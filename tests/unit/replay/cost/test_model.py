@@ -98,9 +98,10 @@ def test_engine_is_read_as_it_was_written(cost: LinearCost | GpuProfile, tmp_pat
 def test_file_without_an_engine_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="No such file"):
         read_engine(tmp_path / "engine.json")
-    (tmp_path / "engine.json").write_text('{"cost": {"kind": "linear", "step_s": -1}}')
-    with pytest.raises(InvalidRequest, match="describes no engine"):
-        read_engine(tmp_path / "engine.json")
+    for content in (b'{"cost": {"kind": "linear", "step_s": -1}}', b'{"cost": {"kind": "\xff"}}'):
+        (tmp_path / "engine.json").write_bytes(content)
+        with pytest.raises(InvalidRequest, match="describes no engine"):
+            read_engine(tmp_path / "engine.json")
 
 
 def test_scaled_cost_is_proportional() -> None:
