@@ -48,11 +48,11 @@ coverage: .venv/installed-dev  ## measure line and branch coverage of all tests,
 test-compose:  ## build the image, start compose.yaml, send requests, kill the engine, send again
 	@$(PYTHON) tests/compose/check.py
 
-test-clients: .venv/installed  ## try other people's clients, each in an environment of its own; writes docs/clients.md
+test-clients: .venv/installed  ## try other people's clients, each in an environment of its own; A='--upstream vllm': through vLLM; writes docs/clients.md
 	@$(BIN)/lmaas models fetch smollm2 --quiet
 	@$(BIN)/python -m tests.clients.run $(A)
 
-test-upstream: .venv/installed  ## run the gateway in front of vLLM's CPU build and llama.cpp's server; writes docs/upstream.md
+test-upstream: .venv/installed  ## run the gateway in front of vLLM's CPU build, of two, and of llama.cpp's server; writes docs/upstream.md
 	@$(BIN)/lmaas models fetch smollm2 --quiet
 	@$(BIN)/python -m tests.upstream.run $(A)
 

@@ -57,6 +57,7 @@ from benchmarks.s6 import run as s6
 from benchmarks.scale import run as scale
 from benchmarks.t1 import run as t1
 from benchmarks.u1 import run as u1
+from benchmarks.u2 import live_run as u2_live
 from benchmarks.u2 import run as u2
 from benchmarks.w1 import run as w1
 from gateway.errors import LmaasError
@@ -65,6 +66,7 @@ from gateway.replay.cost.model import EngineModel, read_engine
 from gateway.replay.cost.profiles import DEFAULT_PROFILE as PUBLISHED
 from gateway.replay.cost.profiles import profile
 
+U2_PARTS = ("replay", "live")
 SMOLLM2 = Path(".lmaas", "models", "smollm2")  # in the default data folder
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
 model_option = click.option(
@@ -77,7 +79,7 @@ model_option = click.option(
 sizes = click.Choice(list(SHAPES))
 
 
-def _given(context: click.Context, _: click.Parameter, data: Path | None) -> Path:
+def _given(context: click.Context, _: click.Parameter | None, data: Path | None) -> Path:
     """The folder. ClickException without one."""
     if data is None:
         raise click.ClickException(
@@ -566,18 +568,36 @@ def database_costs(*, quick: bool) -> None:
 
 
 @main.command("U2")
-@data_option
+@click.option("--part", default=",".join(U2_PARTS), show_default=True, help="parts to measure")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="LENGTH_DATA",
+    help="folder of texts (docs/prediction.md), for the replay; by default LENGTH_DATA",
+)
 @trace_option
 @engine_option
 @quick_option
-@click.option("--only", default="", help="fleets with this prefix, as trace/16/one slow")
+@click.option("--only", default="", help="replayed fleets with this prefix, as trace/16/one slow")
 @jobs_option
+@click.pass_context
 def several_engines(
-    data: Path, trace: Path | None, engine: EngineModel, quick: bool, only: str, jobs: int
+    context: click.Context,
+    part: str,
+    data: Path | None,
+    trace: Path | None,
+    engine: EngineModel,
+    quick: bool,
+    only: str,
+    jobs: int,
 ) -> None:
-    """Response times with 2 to 64 engines behind one queue, against other routers."""
+    """Response times with several engines behind one queue: 2 to 64 replayed, two live."""
+    parts = _among(part, list(U2_PARTS))
     with _errors_in_one_line():
-        u2.run(data, trace, engine, quick=quick, only=only, jobs=jobs)
+        if "replay" in parts:
+            u2.run(_given(context, None, data), trace, engine, quick=quick, only=only, jobs=jobs)
+        if "live" in parts:
+            u2_live.run(quick=quick)
 
 
 @main.command("T1")

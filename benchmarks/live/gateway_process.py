@@ -34,6 +34,9 @@ STOP_TIMEOUT_S: Final = 60.0
 RECORD_TIMEOUT_S: Final = 30.0  # until the last request's record is in PostgreSQL
 READY: Final = re.compile(r"ready on (http://\S+)")
 COUNTER: Final = re.compile(r"^lmaas_engine_(\w+)_total (\S+)$", re.MULTILINE)
+GENERATED: Final = re.compile(
+    r'^lmaas_engine_generated_tokens_total\{engine="(\d+)"\} (\S+)$', re.MULTILINE
+)
 API_KEY: Final = "sk-lmaas-benchmarks"
 ADMIN_KEY: Final = "sk-lmaas-benchmarks-admin"
 
@@ -140,10 +143,16 @@ class GatewayProcess:
         return Meter(lambda: reading([int(line)]))
 
     def steps(self) -> EngineSteps:
-        """The engine's steps since the start."""
-        shown = httpx.get(f"{self.url}/metrics").raise_for_status().text
-        counted = {name: float(value) for name, value in COUNTER.findall(shown)}
+        """The steps since the start, of all engines together."""
+        counted = {name: float(value) for name, value in COUNTER.findall(self._metrics())}
         return EngineSteps(counted["steps"], counted["busy_seconds"], counted["computed_tokens"])
+
+    def generated_tokens(self) -> dict[int, float]:
+        """The tokens that each engine has generated since the start, by its number."""
+        return {int(name): float(value) for name, value in GENERATED.findall(self._metrics())}
+
+    def _metrics(self) -> str:
+        return httpx.get(f"{self.url}/metrics").raise_for_status().text
 
     @property
     def database_url(self) -> str:

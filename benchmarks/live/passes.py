@@ -1,5 +1,6 @@
 """One pass: planned requests under a policy on the live gateway, and replayed."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from statistics import mean
@@ -13,17 +14,20 @@ from benchmarks.harness.report import Report
 from benchmarks.harness.retry import MAX_REPEATS, Measured, quietest
 from benchmarks.live.gateway_process import EngineSteps, GatewayProcess, ServedRequests
 from benchmarks.live.traffic import PlannedRequest, send
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.quantiles import Floats
 from gateway.replay.cost.calibration import CalibratedEngine
 from gateway.replay.cost.model import LinearCost
 from gateway.replay.measure.results import ReplayResults
-from gateway.replay.simulator import replay
+from gateway.replay.replicas import replay_engines
+from gateway.replay.routers import ONE_QUEUE
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, PolicyName, build_policy
 
 QUEUED_REQUESTS: Final = 150  # all at once, to measure the saturated throughput
 WARM_UP_REQUESTS: Final = 20
 SETTINGS: Final = {
+    "model": DEMO_FOLDER,
     "kv_tokens": 1_792,  # for about nine of these requests at their end
     "host_kv_tokens": 0,  # preempted sequences are computed again
     "prefix_sharing": "false",  # a replay knows no texts
@@ -56,7 +60,10 @@ class PolicyRun(Struct, frozen=True):
 
 
 class Passes:
-    """Passes through one gateway, each repeated if other processes disturbed it."""
+    """Passes through one gateway, each repeated if other processes disturbed it.
+
+    Behind the gateway are `engines` of the engine that was calibrated.
+    """
 
     def __init__(
         self,
@@ -64,9 +71,10 @@ class Passes:
         engine: CalibratedEngine,
         report: Report,
         repeats: int = MAX_REPEATS,
+        engines: int = 1,
     ) -> None:
         self._gateway = gateway
-        self._engine = engine
+        self._engines = [engine] * engines
         self._report = report
         self._repeats = repeats
 
@@ -84,7 +92,7 @@ class Passes:
         """The least disturbed pass of a policy; `name` is for the lines of progress."""
         self._gateway.use(policy)
         return quietest(
-            partial(_run_policy, self._gateway, self._engine, policy, planned),
+            partial(_run_policy, self._gateway, self._engines, policy, planned),
             partial(_say, self._report, name),
             self._gateway.meter,
             self._repeats,
@@ -112,7 +120,7 @@ def saturated_tokens_s(served: ServedRequests) -> float:
 
 
 def calibrated_s(cost: LinearCost, workload: Workload, steps: EngineSteps) -> float:
-    """The calibrated cost of the steps that served these requests.
+    """The calibrated cost of the steps that served these requests, of all engines together.
 
     The composition of batches does not matter: only the number of steps depends on it. A token
     reads those before it; the first token of an answer comes with its prompt.
@@ -129,7 +137,7 @@ def calibrated_s(cost: LinearCost, workload: Workload, steps: EngineSteps) -> fl
 
 def _run_policy(
     gateway: GatewayProcess,
-    engine: CalibratedEngine,
+    engines: Sequence[CalibratedEngine],
     policy: PolicyName,
     planned: list[PlannedRequest],
 ) -> PolicyRun:
@@ -138,12 +146,14 @@ def _run_policy(
     client_s = np.array(send(gateway.url, planned))
     steps = gateway.steps().since(before)
     served = gateway.served(since, len(planned))
+    cost = engines[0].fit.cost
 
     def at(pace: float) -> ReplayResults:
-        scaled = msgspec.structs.replace(engine, cost=engine.fit.cost.scaled(pace))
-        return replay(served.workload, build_policy(policy, Options()), scaled, tau_floor=None)
+        scaled = [msgspec.structs.replace(each, cost=cost.scaled(pace)) for each in engines]
+        queue = partial(build_policy, policy, Options())  # before as many engines as it is given
+        return replay_engines(scaled, served.workload, queue, ONE_QUEUE, tau_floor=None)
 
-    pace = steps.busy_s / calibrated_s(engine.fit.cost, served.workload, steps)
+    pace = steps.busy_s / calibrated_s(cost, served.workload, steps)
     return PolicyRun(served, client_s, pace, at(pace), at(1.0))
 
 

@@ -134,6 +134,32 @@ FIGURES: Final = (
         ),
     ),
     Figure(
+        "U2 live: two engines",
+        "U2",
+        "live",
+        "make bench F=U2 A='--part live'",
+        "Two real engines behind the running gateway, next to a replay of the same requests on two "
+        "simulated ones, whose steps cost what was measured of one engine just before.",
+        part=LIVE,
+        details="u2-live-two-real-engines",
+        excerpts=(
+            Excerpt(
+                "",
+                {},
+                {
+                    "policy": "policy",
+                    "least share": "tokens of the engine with fewer",
+                    "live_mean_s": "mean, s, live",
+                    "replay_mean_s": "mean, s, replay",
+                    "mean_off": "off",
+                    "live_p99_s": "p99, s, live",
+                    "replay_p99_s": "p99, s, replay",
+                    "p99_off": "off, p99",
+                },
+            ),
+        ),
+    ),
+    Figure(
         "S2 live: order",
         "S2",
         "live",

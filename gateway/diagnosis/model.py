@@ -15,7 +15,7 @@ from engine.checkpoints.resolve import gguf_file
 from engine.errors import ModelUnavailable
 from gateway.diagnosis.finding import Finding, failure, ok, warning
 from gateway.errors import InvalidRequest, LmaasError, StartupFailure
-from gateway.generation.text.tokenizer import MODEL_FILES, ChatTokenizer
+from gateway.generation.text.tokenizer import FETCHED_FILES, ChatTokenizer
 from gateway.served_model import ServedModel, served_model
 from gateway.settings import Settings
 
@@ -49,7 +49,7 @@ def _local_folder(location: str) -> Path | None:
         return Path(location)
     try:
         return Path(
-            snapshot_download(location, allow_patterns=list(MODEL_FILES), local_files_only=True)
+            snapshot_download(location, allow_patterns=list(FETCHED_FILES), local_files_only=True)
         )
     except (HFValidationError, LocalEntryNotFoundError, OSError):
         return None

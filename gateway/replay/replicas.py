@@ -41,48 +41,50 @@ def replay_engines(
     workload: Workload,
     policy: Callable[[int], Policy],
     router: RouterName,
+    *,
+    tau_floor: float | None = TAU_FLOOR,
 ) -> ReplayResults:
     """The results on these engines; `policy` makes a queue in front of as many as it is given.
 
-    With `predicted-finish` there is one queue, else one for each engine. InvalidRequest for one
-    queue with lines of jobs, or under a policy for one engine.
+    With `predicted-finish` there is one queue, else one for each engine. `tau_floor` as of
+    `replay`. InvalidRequest for one queue with lines of jobs, or under a policy for one engine.
     """
     if len(engines) == 1:
-        return replay(workload, policy(1), engines[0])
+        return replay(workload, policy(1), engines[0], tau_floor=tau_floor)
     if router == ONE_QUEUE:
-        return _one_queue(engines, workload, policy)
+        queue = _queue(workload, policy, len(engines))
+        return _simulation(workload, queue, engines, tau_floor, None).run()
     columns = RequestColumns(len(workload))
     replicas = [
-        _simulation(workload, each, [engine], columns) for engine in engines for each in [policy(1)]
+        _simulation(workload, policy(1), [engine], tau_floor, columns) for engine in engines
     ]
     tokens = [engine.shape.pages * engine.shape.page_tokens for engine in engines]
     _route(workload, replicas, ROUTERS[router](workload, tokens))
     return combined_results([replica.run() for replica in replicas])
 
 
-def _one_queue(
-    engines: Sequence[EngineModel], workload: Workload, policy: Callable[[int], Policy]
-) -> ReplayResults:
+def _queue(workload: Workload, policy: Callable[[int], Policy], engines: int) -> Policy:
+    """The one queue in front of as many engines."""
     if workload.batch.any():
         raise InvalidRequest(f"lines of jobs need another router than {ONE_QUEUE}")
     try:
-        queue = policy(len(engines))
+        return policy(engines)
     except ValueError as error:
         raise InvalidRequest(f"{error}: it needs another router than {ONE_QUEUE}") from error
-    return _simulation(workload, queue, engines, None).run()
 
 
 def _simulation(
     workload: Workload,
     policy: Policy,
     engines: Sequence[EngineModel],
+    tau_floor: float | None,
     columns: RequestColumns | None,
 ) -> Simulation:
     return Simulation(
         workload,
         policy,
         [replayed_engine(engine, policy, workload) for engine in engines],
-        tau_floor=TAU_FLOOR,
+        tau_floor=tau_floor,
         max_samples=MAX_SAMPLES,
         columns=columns,
     )

@@ -3,8 +3,9 @@
 Each client of clients.toml gets an environment of its own in .bench/clients, at pinned versions.
 Its script calls a gateway that serves SmolLM2, and prints a line for each feature that it tried.
 Needs a package index, and Node with npm for two of the clients. `--only NAME` tries one and writes
-nothing; `--model FOLDER` serves another model than the fetched `smollm2`, and `--upstream URL` puts
-the gateway in front of a server that runs it.
+nothing; `--model FOLDER` serves another model than the fetched `smollm2`. `--upstream URL` puts the
+gateway in front of a server that runs it, and writes nothing; `--upstream vllm` starts vLLM's CPU
+build for it, and writes the second table.
 """
 
 import argparse
@@ -23,22 +24,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 
+from benchmarks.harness.paths import log_file
+from benchmarks.harness.upstream_servers import vllm
 from engine.checkpoints.resolve import resolve
 from tests.gateway_process import gateway_process
+from tests.written_tables import write_table
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
-ENVIRONMENTS: Final = ROOT / ".bench/clients"
+ENVIRONMENTS: Final = (ROOT / ".bench/clients").resolve()  # their files have this path in them
 DOCUMENT: Final = ROOT / "docs/clients.md"
 START: Final = "<!-- written by `make test-clients`: from here -->"
-END: Final = "<!-- to here -->"
+START_BEHIND: Final = "<!-- written by `make test-clients A='--upstream vllm'`: from here -->"
 KEY: Final = "sk-lmaas-tests-of-the-clients"
+VLLM: Final = "vllm"  # in place of an address: it is started
+SEQUENCES: Final = 8  # that vLLM runs at once
 SCRIPT_S: Final = 900.0
-REFUSED: Final = re.compile(r"[^'\"]*not supported by this gateway[^'\"]*")
+# The second is of what a server behind the gateway cannot do.
+REFUSED: Final = re.compile(
+    r"[^'\"]*(?:not supported by this gateway|the model runs on [^'\"]*, which cannot )[^'\"]*"
+)
 FEATURES: Final = (
     "chat",
     "stream",
@@ -125,13 +134,37 @@ def clients(only: str | None) -> list[Client]:
     return [Client(name, **each) for name, each in listed.items() if only in (None, name)]
 
 
-@contextmanager
-def gateway(model: str, upstream: str | None) -> Iterator[dict[str, str]]:
-    """A gateway that serves the model of a folder, as the environment of the scripts.
+class Upstream(NamedTuple):
+    """A server behind the gateway: its address, and what it is."""
 
-    On the server of the address `upstream`, if there is one.
+    url: str
+    name: str
+
+
+@contextmanager
+def server(named: str | None, model: str) -> Iterator[Upstream | None]:
+    """The server of an address, or a vLLM that serves the model of a folder; None for none."""
+    if named != VLLM:
+        yield None if named is None else Upstream(named, named)
+        return
+    started = vllm(Path(model), log_file("clients-vllm"), sequences=SEQUENCES)
+    try:
+        started.start()
+        started.wait()
+        version = httpx.get(f"{started.url}/version").raise_for_status().json()["version"]
+        yield Upstream(started.url, f"vLLM {version}, CPU build, one thread")
+    finally:
+        started.kill()
+
+
+@contextmanager
+def gateway(model: str, upstream: Upstream | None) -> Iterator[dict[str, str]]:
+    """A gateway that serves the model of a folder, on a server if there is one.
+
+    Its address and key, as the environment of the scripts.
     """
-    settings = {"LMAAS_API_KEY": KEY, "LMAAS_MODEL": model, "LMAAS_UPSTREAM": upstream or ""}
+    url = upstream.url if upstream else ""
+    settings = {"LMAAS_API_KEY": KEY, "LMAAS_MODEL": model, "LMAAS_UPSTREAM": url}
     with (
         tempfile.TemporaryDirectory(prefix="lmaas-clients-") as folder,
         gateway_process(Path(folder), settings) as address,
@@ -160,8 +193,8 @@ def cell(result: dict[str, Any] | None, notes: list[str]) -> str:
     return f"{'refused' if refused else '**fails**'} ({notes.index(reason) + 1})"
 
 
-def table(tried: list[Client], model: str) -> str:
-    """What works, as Markdown; an empty cell was not tried."""
+def table(tried: list[Client], served: str) -> str:
+    """What works with what is served, as Markdown; an empty cell was not tried."""
     notes: list[str] = []
     lines = [f"| client | version | {' | '.join(FEATURES)} |", "|---" * (len(FEATURES) + 2) + "|"]
     for client in tried:
@@ -173,7 +206,7 @@ def table(tried: list[Client], model: str) -> str:
         capture_output=True,
         check=True,
     )
-    stamp = f"{model}, {datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.decode().strip()}"
+    stamp = f"{served}, {datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.decode().strip()}"
     numbered = [f"{number}. {note}" for number, note in enumerate(notes, 1)]
     return "\n".join([f"With {stamp}:", "", *lines, *([""] if numbered else []), *numbered])
 
@@ -183,22 +216,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="one client of clients.toml; the table is not written")
     parser.add_argument("--model", default="smollm2", help="as LMAAS_MODEL")
-    parser.add_argument("--upstream", help="as LMAAS_UPSTREAM; the table is not written")
+    parser.add_argument("--upstream", help=f"as LMAAS_UPSTREAM, or {VLLM}: it is started")
     options = parser.parse_args()
     model = resolve(options.model, ROOT / ".lmaas", print).location
     tried = clients(options.only)
     for client in tried:
         client.install()
-    with gateway(model, options.upstream) as environment:
+    with (
+        server(options.upstream, model) as upstream,
+        gateway(model, upstream) as environment,
+    ):
         for client in tried:
             client.run(environment)
             print(f"{client.name}: {json.dumps(client.results)}", flush=True)
-        written = table(tried, environment["LMAAS_SERVED_MODEL"])
+        served = environment["LMAAS_SERVED_MODEL"]
+    written = table(tried, f"{served} on {upstream.name}" if upstream else served)
     print(written)
-    if options.only is None and options.upstream is None:
-        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(START)
-        _, _, after = rest.partition(END)
-        DOCUMENT.write_text(f"{before}{START}\n\n{written}\n\n{END}{after}", encoding="utf-8")
+    if options.only is None and options.upstream in (None, VLLM):
+        write_table(DOCUMENT, START_BEHIND if upstream else START, written)
     if any("**fails**" in line for line in written.splitlines()):
         raise SystemExit("a client fails; see its log in .bench/clients")
 

@@ -43,6 +43,8 @@ MODEL_FILES: Final = (
     "chat_template.jinja",
     "config.json",
 )
+# Where answers of a model that runs elsewhere end; no part of a model's fingerprint.
+FETCHED_FILES: Final = (*MODEL_FILES, "generation_config.json")
 DEFAULT_OPTIONS: Final = PromptOptions()
 CONTEXT_TOKENS: Final = 8  # of a continued text, on which the text of the next ones may depend
 SLICE: Final = 32_768  # characters encoded at a time to count those of a long text
@@ -60,7 +62,7 @@ def model_folder(model: str) -> Path:
     if folder.is_dir():
         return folder
     try:
-        return Path(snapshot_download(model, allow_patterns=list(MODEL_FILES)))
+        return Path(snapshot_download(model, allow_patterns=list(FETCHED_FILES)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise StartupFailure(

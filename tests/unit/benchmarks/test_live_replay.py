@@ -1,5 +1,6 @@
 """S0's requests, saturated throughput, calibrated cost and targets."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,8 @@ from benchmarks.live.plots import NAME, draw
 from benchmarks.live.run import POLICIES, rows_of, targets
 from benchmarks.live.traffic import ANSWER_TOKENS, plan
 from gateway.replay.cost.model import EngineModel, LinearCost
+from gateway.replay.replicas import replay_engines
+from gateway.replay.routers import ONE_QUEUE
 from gateway.replay.simulator import replay
 from gateway.replay.workload.predictions import kendall_tau, with_predictions
 from gateway.replay.workload.workload import Workload
@@ -147,6 +150,16 @@ def test_calibrated_cost_does_not_depend_on_batch_composition() -> None:
     for results in (alone, together):
         steps = EngineSteps(results.steps, results.busy_s, results.computed_tokens)
         assert results.busy_s == pytest.approx(calibrated_s(cost, workload, steps), rel=0.02)
+
+
+def test_calibrated_cost_is_that_of_all_engines_together() -> None:
+    engine = EngineModel(cost=COST, shape=ENGINE.shape)
+    sample_size = Workload.of(np.arange(60) / 50, np.arange(20, 80), np.arange(1, 61))
+    workload = with_predictions(sample_size, "oracle", np.random.default_rng(1))
+    queue = partial(build_policy, "lmaas", Options())
+    results = replay_engines([engine] * 2, workload, queue, ONE_QUEUE)
+    steps = EngineSteps(results.steps, results.busy_s, results.computed_tokens)
+    assert results.busy_s == pytest.approx(calibrated_s(COST, workload, steps), rel=0.02)
 
 
 def test_steps_since_an_earlier_reading() -> None:

@@ -18,6 +18,7 @@ from benchmarks.u2.cells import (
     others,
     scenario,
 )
+from benchmarks.u2.live_run import least_share
 from benchmarks.u2.rows import over, over_best, rows_of, targets
 from gateway.replay.comparison import compare, measures_of
 from gateway.replay.cost.profiles import DEFAULT_PROFILE, profile
@@ -82,3 +83,8 @@ def test_seeds_have_other_requests() -> None:
         parts = [scenario(source, workload, 100, seed, 3).workload(1.0, seed) for seed in (0, 1)]
         tokens = [part.generation_tokens.tolist() for part in parts]
         assert tokens[0] != tokens[1]
+
+
+def test_least_share_counts_an_engine_that_did_nothing() -> None:
+    assert least_share({0: 100.0, 1: 40.0}, {0: 160.0, 1: 60.0}) == pytest.approx(0.25)
+    assert least_share({}, {0: 60.0}) == 0.0

@@ -72,6 +72,18 @@ def test_predicted_end_beats_other_routers_with_a_slow_engine() -> None:
     assert found[ONE_QUEUE] == min(found.values()), found
 
 
+@pytest.mark.parametrize("router", [ONE_QUEUE, "round-robin"])
+def test_wrong_predictions_are_trusted_without_a_floor(router: RouterName) -> None:
+    workload = requests(600, gap_s=0.015)
+    wrong = workload.with_quantiles(np.random.default_rng(1).permutation(workload.quantiles))
+    queue = partial(build_policy, "lmaas", Options())
+    found = [
+        replay_engines([ENGINE] * 2, wrong, queue, router, tau_floor=floor).finished_s.tolist()
+        for floor in (None, -1.0, 0.2)
+    ]
+    assert found[0] == found[1] != found[2]
+
+
 def test_fewest_requests_are_counted_at_each_arrival() -> None:
     lengths = np.array([400, 10, 10, 10])
     workload = requests(
