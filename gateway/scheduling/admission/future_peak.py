@@ -32,6 +32,7 @@ from gateway.scheduling.requests import (
 )
 
 EPSILON: Final = 1e-9  # relative; sums of floats depend on their order
+MAX_TAKEN_BACK: Final = 1 / 8  # of the gain of a start, by a preemption at its reserved length
 HALF_PAGE: Final = 0.5  # page counts are whole: more than C is C + ½ and above
 MIN_VARIANCE: Final = 1e-12  # of a use that is certain
 TAIL_ENDS: Final = 8.0  # standard deviations: beyond, a probability is 0 or 1
@@ -141,14 +142,16 @@ class FuturePeak:
         self._available = self._capacity.pages - pages
 
     def reserve(self, request: QueuedRequest) -> int:
-        """The steps that it has to run to be worth a preemption, at most its median.
+        """The steps until a preemption would take back little of its gain, at most its median.
 
-        This rule guards the memory, so the engine only needs enough to start. It resumes a
-        preempted sequence by this, too.
+        At the break-even nothing is gained. This rule guards the memory, so the engine only needs
+        enough for a start to pay. It resumes preempted sequences by this, too: with room for no
+        more than the break-even, the longest would be computed again and again.
         """
         steps = request.median
         if self._cost is not None:
-            steps = min(self._prices.break_even_steps(request.prompt_tokens), steps)
+            break_even = self._prices.break_even_steps(request.prompt_tokens)
+            steps = min(break_even / MAX_TAKEN_BACK, steps)
         return max(1, min(ceil(steps), request.max_tokens))
 
     def assume(self, quantiles: Quantiles | None) -> None:

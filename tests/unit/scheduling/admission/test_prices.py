@@ -153,15 +153,19 @@ def test_memory_is_overcommitted_where_recomputing_is_cheap(
     assert started[1e-1] < 5 < started[1e-6]
 
 
-def test_engine_reserves_for_the_steps_that_a_start_has_to_last(a_request: MakeRequest) -> None:
+def test_engine_reserves_until_a_preemption_would_take_back_an_eighth_of_the_gain(
+    a_request: MakeRequest,
+) -> None:
     admission = FuturePeak()
     admission.resize(Capacity(1_000, 1))
     request = a_request(300, 100, max_tokens=200)
     assert admission.reserve(request) == 100
-    admission.price(EngineCost(LinearStepTime(0.02, 1e-3, 0.0, 0.0), 512))
+    admission.price(EngineCost(LinearStepTime(0.02, 2e-4, 0.0, 0.0), 512))
     admission.force(request)
-    price = admission._prices
-    assert admission.reserve(request) == ceil(price.break_even_steps(300)) == 17
+    price, steps = admission._prices, admission.reserve(request)
+    assert steps == ceil(8 * price.break_even_steps(300)) == 30
+    gain_s = (price.produced_s - price.lost_s) * steps
+    assert price.lost_s * 300 == pytest.approx(gain_s / 8, rel=0.05)
     admission.price(EngineCost(LinearStepTime(0.02, 1.0, 0.0, 0.0), 512))
     assert admission.reserve(request) == 100
     admission.price(None)

@@ -13,6 +13,7 @@ from msgspec import structs
 from gateway.quantiles import Floats
 from gateway.scheduling.admission.future_peak import (
     HALF_PAGE,
+    MAX_TAKEN_BACK,
     MIN_VARIANCE,
     TAIL_CHANCES,
     TAIL_POINTS,
@@ -169,7 +170,8 @@ class EagerPeak:
         return prices(self.cost, len(self.joined), kv_tokens)
 
     def reserve(self, request: QueuedRequest) -> int:
-        steps = min(self.prices().break_even_steps(request.prompt_tokens), request.median)
+        break_even = self.prices().break_even_steps(request.prompt_tokens)
+        steps = min(break_even / MAX_TAKEN_BACK, request.median)
         return max(1, min(ceil(steps), request.max_tokens))
 
     def assume(self, quantiles: Quantiles | None) -> None:
