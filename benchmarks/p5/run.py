@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.harness.paths import CACHE
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.own_lengths.lengths_file import read_lengths
 from benchmarks.own_lengths.measured_lines import measured_lines
@@ -29,7 +30,7 @@ from benchmarks.p5.curve import (
 from benchmarks.p5.plots import draw_curves
 from gateway.evaluation.arrivals import EvaluationRequests, RequestBuilder
 from gateway.evaluation.corpus import read_corpus, read_lines
-from gateway.evaluation.lengths import count_words
+from gateway.evaluation.lengths import TokenCounter, count_words
 from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 
@@ -45,15 +46,18 @@ MAX_OVER_LINE: Final = 1.01
 def run(data: Path, most: int, threads: int) -> None:
     """Measure with up to `most` rows; with fewer than the figure's it is a quick look."""
     report = Report("P5", look=most < max(TEXT_ROWS))
-    texts, embedder = TextVectors(), SentenceEmbedder(threads, None, report.say)
+    texts = TextVectors()
+
+    def builder(counted: TokenCounter | None) -> RequestBuilder:
+        """Each with its own embedder: the cache is of all texts that one embeds together."""
+        embedder = SentenceEmbedder(threads, CACHE / "magnus", report.say)
+        return RequestBuilder(counted, texts, embedder, history=False)
+
     rows: list[Row] = []
     targets: list[Target] = []
-    own = RequestBuilder(None, texts, embedder, history=False).build(
-        measured_lines(read_lines(data), read_lengths())
-    )
-    corpus = read_corpus(data, data)
-    builder = RequestBuilder(count_words, texts, embedder, history=False)
-    train, test = builder.build(corpus.train), builder.build(corpus.test)
+    own = builder(None).build(measured_lines(read_lines(data), read_lengths()))
+    corpus, by_words = read_corpus(data, data), builder(count_words)
+    train, test = by_words.build(corpus.train), by_words.build(corpus.test)
     test = test.rows(np.sort(np.random.default_rng(0).permutation(len(test))[:TEST_ROWS]))
     for lengths, counts, draw, every in (
         (OWN, OWN_ROWS, _of_one(own), None),
