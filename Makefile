@@ -24,7 +24,8 @@ help:  ## list the targets
 .venv/installed-dev: .venv/installed
 	@echo "installing the packages for tests and checks"
 	@$(PIP) --editable '.[dev]'
-	@command -v npm >/dev/null && $(NPM) $(NODE_PACKAGES) || echo "without npm: the tests of OpenAI's client for Node and of axe are skipped"
+	@if ! command -v npm >/dev/null; then echo "without npm: the tests of OpenAI's client for Node and of axe are skipped"; \
+		else $(NPM) $(NODE_PACKAGES) || echo "npm failed: the tests of OpenAI's client for Node and of axe are skipped"; fi
 	@touch $@
 
 install: .venv/installed-dev  ## create .venv, with the packages for tests and checks
