@@ -21,6 +21,7 @@ from gateway.prediction.model.app_lines import (
 )
 from gateway.prediction.model.artefact import AppLine, FitSettings
 from gateway.prediction.model.text_shares import (
+    SURENESS,
     blend,
     choose_shares,
     share_losses,
@@ -133,6 +134,16 @@ class ScaledLengths:
             weights=self.weights[which],
         )
 
+    def shares(
+        self, earlier: Floats, later: Floats, lengths: Floats, *, sureness: float = SURENESS
+    ) -> tuple[float, dict[UUID, float]]:
+        """What a later stage counts for, in all apps together and in each: `choose_shares`.
+
+        By quantiles (n, len(LEVELS)) of both stages and `lengths` (n, draws), in spreads.
+        """
+        losses = self.line.spread[:, None] * share_losses(earlier, later, lengths)
+        return choose_shares(losses, self.weights, rows_by_app(self.line.apps), sureness=sureness)
+
 
 class LeftOutLengths(NamedTuple):
     """What a fit predicts of `rows` (k,) that were left out of it, and what their lengths were.
@@ -207,8 +218,7 @@ def _settings(
     # The targets are residuals of the kernel; all are as far from a line without the row.
     targets = imputed[rows] + (kernel + own.moved)[:, None]
     full = kernel[:, None] + left_out.quantiles
-    losses = own.line.spread[:, None] * share_losses(own.line.levels, full, targets)
-    share, shares = choose_shares(losses, own.weights, rows_by_app(own.line.apps))
+    share, shares = own.shares(own.line.levels, full, targets)
     settings = FitSettings(left_out.rounds, share, shares)
     blended = blend(own.line.levels, full, shares_of(own.line.apps, shares, share))
     return settings, LeftOutLengths(rows, blended, targets)

@@ -197,15 +197,19 @@ class LengthModel:
 
     def _predict_by_text(self, inputs: ModelInputs) -> PredictedLengths:
         """For apps in the training data, without embeddings of the user inputs."""
-        line, points, table = self._text_parts(inputs)
+        return self._by_text(inputs, self._text_parts(inputs))
+
+    def _by_text(self, inputs: ModelInputs, parts: _TextParts) -> PredictedLengths:
+        line, points, table = parts
         outputs = kernel_outputs(self._kernels, inputs.apps, points)
         return self._heads.predict(with_kernel(table, line, outputs), line, outputs[:, 0])
 
     def _predict_by_sentence(self, inputs: ModelInputs) -> PredictedLengths:
         """For apps in the training data, with embeddings of the user inputs: of both stages."""
         assert self._sentences is not None
-        by_text = self._predict_by_text(inputs)
-        by_sentence = self._sentences.predict(inputs, *self._text_parts(inputs))
+        parts = self._text_parts(inputs)
+        by_text = self._by_text(inputs, parts)
+        by_sentence = self._sentences.predict(inputs, *parts)
         shares = self._sentence_shares(inputs.apps)
         return PredictedLengths(
             by_text.quantiles + shares[:, None] * (by_sentence.quantiles - by_text.quantiles),

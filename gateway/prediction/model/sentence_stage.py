@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.features.text_encoder import BIGRAM_DIMS, MEANING_DIMS, UNIGRAM_DIMS
-from gateway.prediction.model.app_lines import rows_by_app
 from gateway.prediction.model.artefact import (
     FitSettings,
     Matrix,
@@ -37,7 +36,6 @@ from gateway.prediction.model.text_kernel import (
     fit_kernels,
     kernel_outputs,
 )
-from gateway.prediction.model.text_shares import choose_shares, share_losses
 from gateway.prediction.model.trees import Parts, Table
 from gateway.quantiles import Floats
 
@@ -116,12 +114,10 @@ def sentence_shares(
     Chosen on the requests that were left out of both (`text_shares`).
     """
     both = np.isin(first.rows, second.rows)
-    rows = first.rows[both]
-    own = lengths.rows(rows)
-    losses = share_losses(first.quantiles[both], second.quantiles, first.lengths[both])
-    losses *= own.line.spread[:, None]
-    rows_of = rows_by_app(own.line.apps)
-    return choose_shares(losses, own.weights, rows_of, sureness=SURENESS)
+    own = lengths.rows(first.rows[both])
+    return own.shares(
+        first.quantiles[both], second.quantiles, first.lengths[both], sureness=SURENESS
+    )
 
 
 class SentenceModel:
