@@ -349,7 +349,9 @@ class GenerationService:
             await asyncio.sleep(0)
         if self._stopped:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
-        _raise_first(states)
+        error = _first_error(states)
+        if error is not None:
+            raise error
 
     def _state(
         self,
@@ -412,12 +414,11 @@ class GenerationService:
             for state in states:
                 self.scheduler.revise(state, opened.newest.at_least(state.least_tokens))
             await asyncio.sleep(0)
-        try:
-            _raise_first(states)
-        except LmaasError:
+        error = _first_error(states)
+        if error is not None:
             for state in states:
                 self.cancel(state)
-            raise
+            raise error
 
     def cancel(self, state: RequestState) -> None:
         """Stop generating: the client disconnected. Does nothing if the choice has ended."""
@@ -480,11 +481,9 @@ class GenerationService:
         return engine.info
 
 
-def _raise_first(states: Sequence[RequestState]) -> None:
-    """Raise the first error that a choice has ended with, if one has."""
-    error = next((state.error for state in states if state.error), None)
-    if error is not None:
-        raise error
+def _first_error(states: Sequence[RequestState]) -> LmaasError | None:
+    """The first error that a choice has ended with."""
+    return next((state.error for state in states if state.error), None)
 
 
 def _choice_id(request: GenerationRequest, key: RecordKey, choice: int) -> UUID:
