@@ -19,6 +19,7 @@ from benchmarks.e4.workload import CONTEXT_TOKENS
 from benchmarks.engine.contestants.process import PausableProcess
 from benchmarks.engine.workload import Request
 from benchmarks.harness.paths import log_file
+from benchmarks.harness.processes import end_process
 
 HOST: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 120.0
@@ -75,12 +76,7 @@ class LlamaServer(PausableProcess):
     def close(self) -> None:
         """End it."""
         self.resume()
-        self._process.terminate()
-        try:
-            self._process.wait(EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_process(self._process, EXIT_TIMEOUT_S)
         self._log.close()
 
     def _wait_until_ready(self) -> None:

@@ -16,6 +16,7 @@ import httpx
 import msgspec
 
 from benchmarks.harness.paths import ROOT, log_file
+from benchmarks.harness.processes import end_process
 from engine.protocol import (
     Event,
     Finish,
@@ -123,12 +124,7 @@ class EngineProcess:
     def close(self) -> None:
         """End the process."""
         self._http.close()
-        self.process.terminate()
-        try:
-            self.process.wait(EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end_process(self.process, EXIT_TIMEOUT_S)
         assert self.process.stdin is not None
         self.process.stdin.close()
         self._log.close()

@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from typing import Final, Self
 
 from benchmarks.harness.paths import ROOT, log_file
+from benchmarks.harness.processes import end_process
 from benchmarks.live.gateway_process import STOP_TIMEOUT_S, GatewayProcess, environment
 from gateway.engines.supervisor import NICENESS
 
@@ -63,13 +64,4 @@ class EngineProcesses:
                 stdout=log,
                 stderr=log,
             )
-        self._stack.callback(_end, process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        self._stack.callback(end_process, process, STOP_TIMEOUT_S)

@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 
 from benchmarks.harness.cpu_noise import Meter, reading
 from benchmarks.harness.paths import ROOT, log_file
+from benchmarks.harness.processes import end_process
 from gateway.cli.admin.client import AdminClient
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
@@ -113,12 +114,7 @@ class GatewayProcess:
 
     def close(self) -> None:
         """Terminate the process; kill it if it does not end."""
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end_process(self.process, STOP_TIMEOUT_S)
         self._folder.cleanup()
 
     def use(self, policy: str, **options: object) -> None:
