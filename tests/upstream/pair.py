@@ -7,11 +7,11 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 import openai
-from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.harness.upstream_servers import Server
 from gateway.generation.text.token_bytes import TokenText
 from gateway.generation.text.tokenizer import ChatTokenizer
+from tests.engine_metrics import by_engine
 from tests.upstream.checks import PATIENCE_S, Setting
 from tests.upstream.front import ADMIN_KEY
 
@@ -73,12 +73,7 @@ class Pair(Setting):
         """A metric of the gateway by the number of the server; "" where it has none."""
         async with self._admin() as client:
             text = (await client.get("/metrics")).text
-        return {
-            sample.labels.get("engine", ""): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name
-        }
+        return by_engine(text, name)
 
     async def generated(self) -> list[float]:
         """The tokens that each server says it has generated since its start."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import openai
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from engine.demo.lexicon import VELAN
 from gateway.engines.supervisor import EngineSupervisor
 from tests.conftest import PATIENCE_S
+from tests.engine_metrics import by_engine
 from tests.supervised_engine import supervised_engine
 
 Asked = Callable[..., dict[str, Any]]
@@ -41,12 +41,7 @@ class Pair:
         """A metric's value of each engine."""
         async with self.gateway.stranger() as client:
             text = (await client.get("/metrics")).text
-        return {
-            sample.labels.get("engine", ""): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name
-        }
+        return by_engine(text, name)
 
     async def submitted(self) -> dict[str, float]:
         return await self.counted("lmaas_engine_submitted_sequences_total")
