@@ -1,12 +1,13 @@
 """Admission by the future KV use: what a start produces against what it may lose, in seconds.
 
 A request starts if, at every step h ahead, `P(use(h) > capacity) · lost(h) ≤ produced(h)`: the
-engine's seconds to make its KV memory again, were it preempted then, against those that its tokens
-until then are worth (`prices`), or until the next decision, before which it would not start
-instead. With use normally distributed this is the rule `max_h (E[use(h)] +
-z(h)·sd[use(h)]) ≤ capacity` with z(h) = Φ⁻¹(1 - produced(h)/lost(h)), the critical ratio of a
-newsvendor: above 0 where preemptions are dear, below 0 where idle memory is, and without bound once
-the tokens until h are worth a preemption at h. Before the engine's cost is known, z is a constant.
+engine's seconds that a preemption then would take, against those that its tokens until then are
+worth (`prices`), or until the next end, before which it would not start instead. Preempted is the
+sequence of the longest remainder, which may be another one. With use normally distributed this is
+the rule `max_h (E[use(h)] + z(h)·sd[use(h)]) ≤ capacity` with z(h) = Φ⁻¹(1 - produced(h)/lost(h)),
+the critical ratio of a newsvendor: above 0 where preemptions are dear, below 0 where idle memory
+is, and without bound once the tokens until h are worth a preemption at h. Before the engine's cost
+is known, z is a constant.
 
 The use ahead is that of `page_forecast`. Where memory is left even if all that runs goes on, it is
 not computed: see `worst_case`.
@@ -19,11 +20,12 @@ from typing import Final
 
 import numpy as np
 
-from gateway.quantiles import Floats
+from gateway.quantiles import MEDIAN, Floats
+from gateway.scheduling.admission.end_pace import EndPace
 from gateway.scheduling.admission.interface import NO_CAPACITY, STEPS_BETWEEN_DECISIONS, Capacity
 from gateway.scheduling.admission.ledger import prefix_pages
 from gateway.scheduling.admission.page_forecast import REFRESH_STEPS, PageForecast, RequestUse
-from gateway.scheduling.admission.prices import EngineCost, Prices, prices
+from gateway.scheduling.admission.prices import EngineCost, Preemption, Prices, prices
 from gateway.scheduling.requests import (
     Quantiles,
     QueuedRequest,
@@ -55,6 +57,7 @@ class FuturePeak:
         self._peak_interval: int | None = None
         self._binding_interval = 0  # where the latest request failed that did not pay
         self._ahead = PageForecast()
+        self._pace = EndPace()
         self._assumed: Quantiles | None = None
         self._withheld = 0
         self.resize(NO_CAPACITY)
@@ -100,12 +103,14 @@ class FuturePeak:
     def advance(self, steps: int) -> None:
         """The engine has run this number of steps since the last call."""
         self._ahead.advance(steps)
+        self._pace.advance(steps)
         self._changed()
 
     def leave(self, request_id: str) -> None:
         """A sequence left the engine; an unknown id is ignored."""
         if request_id not in self._ahead:
             return
+        self._pace.ended()
         if self._outdated:
             self._ahead.drop(request_id)
         else:
@@ -150,7 +155,8 @@ class FuturePeak:
         """
         steps = request.median
         if self._cost is not None:
-            break_even = self._prices.break_even_steps(request.prompt_tokens)
+            own = self._prices.preemption(request.prompt_tokens)
+            break_even = own.break_even_steps(self._prices.produced_s)
             steps = min(break_even / MAX_TAKEN_BACK, steps)
         return max(1, min(ceil(steps), request.max_tokens))
 
@@ -199,29 +205,30 @@ class FuturePeak:
         if self._cost is None or now is None or request.prefix is not None:
             return False
         most, pages = now.joined(request), self._available + HALF_PAGE
-        if most.deviations(pages, STEPS_BETWEEN_DECISIONS) < 0:
+        least = self._end_steps
+        if most.deviations(pages, least) < 0:
             return False
-        last = float(self._ahead.grid.last[self._intervals(request).stop - 1])
+        loss = self._preemption(max(now.largest, request.prompt_tokens))
+        last = float(self._ahead.grid.last[self._intervals(request, loss).stop - 1])
         chance = most.chance_beyond(pages, last)
-        steps = min(STEPS_BETWEEN_DECISIONS, request.max_tokens)
+        steps = min(least, request.max_tokens)
         generated = steps * self._ahead.survival(request).at(steps)
-        loss_s = self._prices.lost_s * (request.prompt_tokens + last) * chance
+        loss_s = (loss.now_s + loss.step_s * last) * chance
         return loss_s * (1 + TAIL_ERROR) <= self._prices.produced_s * generated
 
-    def _intervals(self, request: QueuedRequest) -> slice:
+    def _intervals(self, request: QueuedRequest, loss: Preemption) -> slice:
         """The intervals in which a request may lose more than it produces."""
-        enough = max(
-            self._prices.break_even_steps(request.prompt_tokens), STEPS_BETWEEN_DECISIONS + 1
-        )
-        enough = min(enough, request.max_tokens + 1)
+        break_even = loss.break_even_steps(self._prices.produced_s)
+        enough = min(max(break_even, self._end_steps + 1), request.max_tokens + 1)
         return slice(self._ahead.steps + 1, int(self._ahead.grid.first.searchsorted(enough)))
 
     def _paid_use(self, request: QueuedRequest) -> RequestUse | None:
         """What it uses if what it produces is worth what it may lose, at each step ahead."""
-        lost_s, produced_s = self._prices.lost_s, self._prices.produced_s
-        grid, ahead = self._ahead.grid, self._intervals(request)
+        grid, loss = self._ahead.grid, self._preemption(self._preempted_tokens(request))
+        ahead = self._intervals(request, loss)
+        binding = ahead.start <= self._binding_interval < ahead.stop
         plain = request.prefix is None
-        if plain and ahead.start <= self._binding_interval < ahead.stop and self._loses_at(request):
+        if plain and binding and self._loses_at(request, loss):
             return None
         course = self._ahead.course(request)
         if ahead.stop <= ahead.start:
@@ -238,17 +245,17 @@ class FuturePeak:
         exceeded = np.interp(excess / np.sqrt(variance + MIN_VARIANCE), TAIL_POINTS, TAIL_CHANCES)
         steps = grid.steps[ahead]
         generated = (survival * steps).cumsum() - survival * (steps - 1)  # by the first step
-        decision = int(grid.first[ahead].searchsorted(STEPS_BETWEEN_DECISIONS, side="right"))
+        decision = int(grid.first[ahead].searchsorted(self._end_steps, side="right"))
         generated = np.maximum(generated, generated[decision - 1])
-        held = request.prompt_tokens + grid.first[ahead]
-        loses = lost_s * held * survival * exceeded > produced_s * generated
+        lost_s = loss.now_s + loss.step_s * grid.first[ahead]
+        loses = lost_s * survival * exceeded > self._prices.produced_s * generated
         worst = int(loses.argmax())
         if loses[worst]:
             self._binding_interval = ahead.start + worst
             return None
         return self._ahead.use_in(request, *course)
 
-    def _loses_at(self, request: QueuedRequest) -> bool:
+    def _loses_at(self, request: QueuedRequest, loss: Preemption) -> bool:
         """Whether a request does not pay at the binding interval: a cheap test that often settles.
 
         As if every step until there were certain to produce a token.
@@ -261,10 +268,31 @@ class FuturePeak:
         excess = float(self._ahead.mean[interval]) + pages * survival - self._available - HALF_PAGE
         variance = float(self._ahead.variance[interval]) + pages**2 * survival * (1 - survival)
         exceeded = erfc(-excess / sqrt(2 * (variance + MIN_VARIANCE))) / 2
-        loss_s = self._prices.lost_s * (request.prompt_tokens + first) * survival * exceeded
-        return loss_s > self._prices.produced_s * max(first, STEPS_BETWEEN_DECISIONS) * (
-            1 + TAIL_ERROR
-        )
+        loss_s = (loss.now_s + loss.step_s * first) * survival * exceeded
+        produced_s = self._prices.produced_s * max(first, self._end_steps)
+        return loss_s > produced_s * (1 + TAIL_ERROR)
+
+    def _preempted_tokens(self, request: QueuedRequest) -> int:
+        """The KV tokens of what would be preempted if this request ran, too."""
+        victim = self._ahead.victim
+        quantiles = request.quantiles if self._assumed is None else self._assumed
+        if victim is None or victim.remaining <= min(quantiles[MEDIAN], request.max_tokens):
+            return request.prompt_tokens
+        return victim.tokens
+
+    def _preemption(self, tokens: int) -> Preemption:
+        """The price of preempting a sequence of this number of tokens, next to what runs now."""
+        pages = self._capacity.pages_for(tokens)
+        size = pages * len(self._ahead) / max(self._ahead.pages_now, 1.0)
+        return self._prices.preemption(tokens, size, self._pace.steps or 0.0)
+
+    @property
+    def _end_steps(self) -> float:
+        """The steps until the next end, or the next decision if that is before it; at least 1."""
+        pace = self._pace.steps
+        if pace is None:
+            return STEPS_BETWEEN_DECISIONS
+        return min(max(pace, 1.0), STEPS_BETWEEN_DECISIONS)
 
     @property
     def _prices(self) -> Prices:

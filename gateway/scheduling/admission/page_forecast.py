@@ -9,7 +9,7 @@ A sequence with a shared prefix counts with its own pages only; see `prefix_fore
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from msgspec import Struct, structs
@@ -70,6 +70,13 @@ RequestUse: TypeAlias = tuple[PageUse, MemberUse | None]  # of a request, and of
 NOTHING_USED: Final = PageUse(np.zeros((0, 0)), np.zeros((0, 0)))
 
 
+class Victim(NamedTuple):
+    """The sequence that the engine would preempt: of those that run, the longest remainder's."""
+
+    remaining: float  # tokens, median
+    tokens: int  # of KV memory, at the refresh
+
+
 class StepGrid(Struct, frozen=True):
     """The intervals relative to a request that starts `offset` steps after the refresh."""
 
@@ -103,6 +110,7 @@ class PageForecast:
         self._joined: dict[str, PageUse | int] = {}  # by number: a row of `_read`
         self._read = NOTHING_USED  # of what ran at the refresh
         self._unread: _Unread | None = None
+        self._victim: Victim | None = None
         self._assumed: Quantiles | None = None
         self.resize(NO_CAPACITY)
 
@@ -123,6 +131,12 @@ class PageForecast:
         """The variance of all pages."""
         self._read_all()
         return self._variance
+
+    @property
+    def victim(self) -> Victim | None:
+        """What would have been preempted at the refresh; None if nothing ran."""
+        self._read_all()
+        return self._victim
 
     @property
     def now(self) -> WorstCase | None:
@@ -154,7 +168,7 @@ class PageForecast:
         self._prefixes.resize(capacity.page_tokens, count)
         pinned = self._prefixes.total()
         self._mean, self._variance = pinned.mean, pinned.variance
-        self._unread = None
+        self._unread = self._victim = None
         self.steps = 0
 
     def assume(self, quantiles: Quantiles | None) -> None:
@@ -267,8 +281,10 @@ class PageForecast:
         if self._assumed is not None:
             running = [structs.replace(each, quantiles=self._assumed) for each in running]
         grouped = _any_prefix(running)
+        lengths = LengthDistributions.of(running)
+        self._victim = _victim(running, lengths)
         pages, survivals = _pages_ahead(
-            running, self._page_tokens, len(self._mean), grouped=grouped
+            running, lengths, self._page_tokens, len(self._mean), grouped=grouped
         )
         means = pages * survivals
         self._read = PageUse(means, pages * means * (1 - survivals))
@@ -304,15 +320,31 @@ def page_use_ahead(
     running: Sequence[RunningSequence], page_tokens: int, count: int
 ) -> tuple[Floats, Floats]:
     """Mean and variance of each sequence's own pages in `count` intervals: (n, count) each."""
-    pages, survival = _pages_ahead(running, page_tokens, count, grouped=_any_prefix(running))
+    lengths = LengthDistributions.of(running)
+    grouped = _any_prefix(running)
+    pages, survival = _pages_ahead(running, lengths, page_tokens, count, grouped=grouped)
     return pages * survival, pages**2 * survival * (1 - survival)
 
 
+def _victim(running: Sequence[RunningSequence], lengths: LengthDistributions) -> Victim | None:
+    """Of the sequences that hold memory, the one with the longest remainder."""
+    held = np.array([not each.suspended for each in running], np.bool_)
+    if not held.any():
+        return None
+    remaining = np.where(held, lengths.remaining_quantile(0.5), 0.0)
+    longest = int(remaining.argmax())
+    return Victim(float(remaining[longest]), running[longest].kv_tokens)
+
+
 def _pages_ahead(
-    running: Sequence[RunningSequence], page_tokens: int, count: int, *, grouped: bool
+    running: Sequence[RunningSequence],
+    lengths: LengthDistributions,
+    page_tokens: int,
+    count: int,
+    *,
+    grouped: bool,
 ) -> tuple[Floats, Floats]:
     """Each sequence's own pages while it runs, and P(it runs): (n, count) each."""
-    lengths = LengthDistributions.of(running)
     last = INTERVAL_ENDS[:count]
     survival = lengths.survival(INTERVAL_STARTS[:count])  # at the start of each interval
     prompts = np.array([sequence.prompt_tokens for sequence in running], dtype=np.float64)

@@ -1,8 +1,9 @@
-"""What a produced and a preempted token are worth, in seconds of the engine.
+"""What a produced token and a preemption are worth, in seconds of the engine.
 
 An engine with a queue in front of it loses seconds in two ways. Memory left idle: a step takes
 little longer with one sequence more, so its token costs less than a token does on average. A
-preemption: what the sequence held is computed again, or copied out and back.
+preemption: what the sequence held is computed again, or copied out and back, and before that its
+memory stands idle until so much is free that it can resume.
 """
 
 from math import inf
@@ -63,22 +64,38 @@ class EngineCost(Struct, frozen=True):
     swap_token_s: float | None = None
 
 
+class Preemption(NamedTuple):
+    """What a preemption takes of the engine: seconds if it is now, and more with each step."""
+
+    now_s: float
+    step_s: float
+
+    def break_even_steps(self, produced_s: Seconds) -> float:
+        """The steps that a request has to run to be worth the preemption at their end.
+
+        The h at which produced · h = now + step · h; infinite if no h is enough.
+        """
+        gain_s = produced_s - self.step_s
+        if gain_s > 0:
+            return self.now_s / gain_s
+        return inf if self.now_s or self.step_s else 0.0
+
+
 class Prices(NamedTuple):
     """In seconds of the engine: a token that one more sequence produces, a preempted one's loss."""
 
     produced_s: float
     lost_s: float
 
-    def break_even_steps(self, prompt_tokens: int) -> float:
-        """The steps that a request has to run to be worth its preemption at their end.
+    def preemption(self, tokens: float, size: float = 0.0, end_steps: float = 0.0) -> Preemption:
+        """The price of preempting a sequence that holds this number of KV tokens.
 
-        The h at which produced · h = lost · (prompt + h); infinite if a token is worth no more than
-        its recomputation.
+        `size` is its memory over that of the mean sequence, and one ends every `end_steps`. So
+        much memory comes free over size · end_steps steps, or twice that, as the others grow by
+        about half of it; on average half of it is missing for as long: end_steps · size² tokens.
         """
-        gain_s = self.produced_s - self.lost_s
-        if gain_s > 0:
-            return self.lost_s * prompt_tokens / gain_s
-        return inf if self.lost_s else 0.0
+        idle_s = self.produced_s * end_steps * size**2
+        return Preemption(self.lost_s * tokens + idle_s, self.lost_s)
 
 
 def prices(cost: EngineCost, running: int, kv_tokens: float) -> Prices:

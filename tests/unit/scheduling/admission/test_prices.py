@@ -10,9 +10,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.future_peak import FuturePeak
-from gateway.scheduling.admission.interface import Capacity
+from gateway.scheduling.admission.interface import STEPS_BETWEEN_DECISIONS, Capacity
 from gateway.scheduling.admission.length_distribution import LengthDistributions
-from gateway.scheduling.admission.prices import EngineCost, LinearStepTime, Prices, prices
+from gateway.scheduling.admission.prices import (
+    EngineCost,
+    LinearStepTime,
+    Preemption,
+    Prices,
+    prices,
+)
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 MakeRequest = Callable[..., QueuedRequest]
@@ -23,23 +29,30 @@ MAX_TOKENS = 12  # steps ahead that have an interval each
 COST = EngineCost(LinearStepTime(0.02, 1e-4, 1e-3, 1e-6, 1e-9), step_tokens=512)
 
 
-@given(seconds, seconds, st.integers(1, 10_000))
+@given(seconds, seconds, st.floats(0, 100))
 def test_break_even_is_where_the_tokens_until_then_are_worth_a_preemption(
-    produced_s: float, lost_s: float, prompt: int
+    produced_s: float, step_s: float, now_s: float
 ) -> None:
-    steps = Prices(produced_s, lost_s).break_even_steps(prompt)
-    if produced_s <= lost_s:
+    steps = Preemption(now_s, step_s).break_even_steps(produced_s)
+    if produced_s <= step_s:
         assert steps == float("inf")
         return
     assume(steps < 1e6)
-    assert produced_s * ceil(steps + 1) >= lost_s * (prompt + ceil(steps + 1))
+    assert produced_s * ceil(steps + 1) >= now_s + step_s * ceil(steps + 1)
     if steps > 1:
-        assert produced_s * floor(steps - 1) < lost_s * (prompt + floor(steps - 1))
+        assert produced_s * floor(steps - 1) < now_s + step_s * floor(steps - 1)
 
 
-def test_free_recomputation_is_worth_it_at_once() -> None:
-    assert Prices(0.01, 0.0).break_even_steps(1_000) == 0
-    assert Prices(0.0, 0.0).break_even_steps(1_000) == 0
+def test_free_preemption_is_worth_it_at_once() -> None:
+    assert Preemption(0.0, 0.0).break_even_steps(0.01) == 0
+    assert Preemption(0.0, 0.0).break_even_steps(0.0) == 0
+
+
+def test_preemption_costs_its_tokens_again_and_the_memory_that_stands_idle() -> None:
+    price = Prices(produced_s=0.01, lost_s=1e-4)
+    assert price.preemption(300) == pytest.approx((0.03, 1e-4))
+    whole = price.preemption(300, size=3.0, end_steps=5.0)
+    assert whole.now_s == pytest.approx(0.03 + 0.01 * 5 * 9)
 
 
 def test_token_is_worth_the_share_of_a_step_that_does_not_grow_with_sequences() -> None:
@@ -70,6 +83,7 @@ def pays_at_every_step(
     page: int,
     since: int,
     cost: EngineCost,
+    end_steps: float | None,
 ) -> tuple[bool, float]:
     """Whether a start pays, by its definition; and how near to a step at which it is a draw."""
     ahead = np.arange(since, since + MAX_TOKENS + 1, dtype=float)
@@ -80,20 +94,41 @@ def pays_at_every_step(
         held = np.ceil((sequence.prompt_tokens + tokens) / page)
         mean, variance = mean + held * alive, variance + held**2 * alive * (1 - alive)
     price = prices(cost, len(running), mean[0] * page)
+    remainders = [
+        float(LengthDistributions.of([each]).remaining_quantile(0.5)[0]) for each in running
+    ]
+    tokens = request.prompt_tokens
+    if max(remainders) > min(request.median, request.max_tokens):
+        tokens = running[remainders.index(max(remainders))].kv_tokens
+    size = ceil(tokens / page) * len(running) / max(mean[0], 1.0)
+    loss = price.preemption(tokens, size, end_steps or 0.0)
+    next_end = STEPS_BETWEEN_DECISIONS if end_steps is None else max(end_steps, 1.0)
     alive = LengthDistributions.of([request.started()]).survival(
         np.arange(MAX_TOKENS + 1, dtype=float)
     )[0]
-    generated = alive[1 : request.max_tokens + 1].sum()  # all come before the next decision
     pays, nearest = True, float("inf")
     for step in range(1, request.max_tokens + 1):
         own = ceil((request.prompt_tokens + step) / page)
         use = mean[step] + own * alive[step]
         deviation = (variance[step] + own**2 * alive[step] * (1 - alive[step]) + 1e-12) ** 0.5
         exceeded = 1 - NormalDist().cdf((pages + 0.5 - use) / deviation)
-        lost_s = price.lost_s * (request.prompt_tokens + step) * alive[step] * exceeded
+        generated = alive[1 : max(step, min(floor(next_end), request.max_tokens)) + 1].sum()
+        lost_s = (loss.now_s + loss.step_s * step) * alive[step] * exceeded
         pays = pays and lost_s <= price.produced_s * generated
         nearest = min(nearest, abs(lost_s / (price.produced_s * generated) - 1))
     return pays, nearest
+
+
+def after_an_end(
+    admission: FuturePeak, sequence: RunningSequence, steps: int | None, since: int
+) -> float | None:
+    """Let a sequence end after `steps`; the mean of the steps once `since` more were run."""
+    if steps is None:
+        return None
+    admission.refresh([sequence])
+    admission.advance(steps)
+    admission.leave(sequence.id)
+    return float(steps + since)
 
 
 @given(
@@ -108,6 +143,7 @@ def pays_at_every_step(
     st.integers(0, 2),
     st.floats(1e-5, 1e-2),
     st.integers(0, 16),
+    st.none() | st.integers(0, 40),
 )
 def test_start_pays_if_it_does_at_every_step(
     a_sequence: MakeRunning,
@@ -119,6 +155,7 @@ def test_start_pays_if_it_does_at_every_step(
     since: int,
     prompt_token_s: float,
     binding: int,
+    steps_to_end: int | None,
 ) -> None:
     running = [
         a_sequence(prompt, max(done + 1, length), max_tokens=60, generated=done)
@@ -129,10 +166,11 @@ def test_start_pays_if_it_does_at_every_step(
     admission = FuturePeak()
     admission.price(cost)
     admission.resize(Capacity(pages, page))
+    end_steps = after_an_end(admission, a_sequence(1, 1), steps_to_end, since)
     admission.refresh(running)
     admission.advance(since)
     admission._binding_interval = binding
-    pays, nearest = pays_at_every_step(request, running, pages, page, since, cost)
+    pays, nearest = pays_at_every_step(request, running, pages, page, since, cost, end_steps)
     assume(nearest > 1e-3)
     fits = admission._ahead.mean[since] + ceil(newcomer[0] / page) <= pages
     assert admission.admit([request]) == (fits and pays)
@@ -163,7 +201,8 @@ def test_engine_reserves_until_a_preemption_would_take_back_an_eighth_of_the_gai
     admission.price(EngineCost(LinearStepTime(0.02, 2e-4, 0.0, 0.0), 512))
     admission.force(request)
     price, steps = admission._prices, admission.reserve(request)
-    assert steps == ceil(8 * price.break_even_steps(300)) == 30
+    break_even = price.preemption(300).break_even_steps(price.produced_s)
+    assert steps == ceil(8 * break_even) == 30
     gain_s = (price.produced_s - price.lost_s) * steps
     assert price.lost_s * 300 == pytest.approx(gain_s / 8, rel=0.05)
     admission.price(EngineCost(LinearStepTime(0.02, 1.0, 0.0, 0.0), 512))

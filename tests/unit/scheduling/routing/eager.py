@@ -10,7 +10,8 @@ from math import ceil, exp
 import numpy as np
 from msgspec import structs
 
-from gateway.quantiles import Floats
+from gateway.quantiles import MEDIAN, Floats
+from gateway.scheduling.admission.end_pace import RECENT_ENDS
 from gateway.scheduling.admission.future_peak import (
     HALF_PAGE,
     MAX_TAKEN_BACK,
@@ -19,7 +20,10 @@ from gateway.scheduling.admission.future_peak import (
     TAIL_POINTS,
 )
 from gateway.scheduling.admission.interface import NO_CAPACITY, STEPS_BETWEEN_DECISIONS, Capacity
-from gateway.scheduling.admission.length_distribution import survival_function
+from gateway.scheduling.admission.length_distribution import (
+    LengthDistributions,
+    survival_function,
+)
 from gateway.scheduling.admission.page_forecast import (
     INTERVAL_ENDS,
     INTERVAL_STARTS,
@@ -70,6 +74,8 @@ class EagerPeak:
         self.cost: EngineCost | None = None
         self.assumed: Quantiles | None = None
         self.joined: dict[str, Uses] = {}
+        self.victim = (0.0, 0)  # the longest remainder, and the tokens of that sequence
+        self.ran = self.ended = 0.0  # steps and ends
         self.outdated = False
         self.resize(NO_CAPACITY)
 
@@ -93,10 +99,14 @@ class EagerPeak:
     def refresh(self, running: Sequence[RunningSequence]) -> None:
         self.steps, self.outdated, self.joined = 0, False, {}
         self.mean = self.variance = np.zeros(self.count)
+        self.victim = (0.0, 0)
         for sequence in running:
             known = sequence
             if self.assumed is not None:
                 known = structs.replace(sequence, quantiles=self.assumed)
+            remaining = float(LengthDistributions.of([known]).remaining_quantile(0.5)[0])
+            if not sequence.suspended and remaining > self.victim[0]:
+                self.victim = remaining, sequence.kv_tokens
             longest = np.minimum(known.generated + INTERVAL_ENDS[: self.count], known.max_tokens)
             tokens = known.prompt_tokens + np.maximum(longest, known.generated)
             alive = survival_of(known, INTERVAL_STARTS[: self.count])
@@ -109,8 +119,13 @@ class EagerPeak:
 
     def advance(self, steps: int) -> None:
         self.steps = min(self.steps + steps, REFRESH_STEPS)
+        self.ran += steps
 
     def leave(self, request_id: str) -> None:
+        if request_id in self.joined:
+            self.ended += 1
+            if self.ended > RECENT_ENDS:
+                self.ran, self.ended = self.ran * RECENT_ENDS / self.ended, RECENT_ENDS
         use = self.joined.pop(request_id, None)
         if use is not None and not self.outdated:
             self.mean = self.mean - use[0]
@@ -147,7 +162,16 @@ class EagerPeak:
         price = self.prices()
         first = np.maximum(INTERVAL_STARTS[: self.count] - self.steps, 0.0)
         widths = np.maximum(INTERVAL_ENDS[: self.count] - self.steps, 0.0) - first + 1
-        enough = max(price.break_even_steps(request.prompt_tokens), STEPS_BETWEEN_DECISIONS + 1)
+        pace = self.ran / self.ended if self.ended else None
+        next_end = STEPS_BETWEEN_DECISIONS if pace is None else max(pace, 1.0)
+        next_end = min(next_end, STEPS_BETWEEN_DECISIONS)
+        median = (self.assumed or request.quantiles)[MEDIAN]
+        remaining, tokens = self.victim
+        if remaining <= min(median, request.max_tokens):
+            tokens = request.prompt_tokens
+        mean_pages = max(float(self.mean[self.steps]), 1.0) / max(len(self.joined), 1)
+        loss = price.preemption(tokens, self.capacity.pages_for(tokens) / mean_pages, pace or 0.0)
+        enough = max(loss.break_even_steps(price.produced_s), next_end + 1)
         end = int(first.searchsorted(min(enough, request.max_tokens + 1)))
         ahead = slice(self.steps + 1, end)
         if end <= self.steps + 1:
@@ -159,9 +183,9 @@ class EagerPeak:
         excess = (mean - self.capacity.pages - HALF_PAGE) / np.sqrt(variance + MIN_VARIANCE)
         exceeded = np.interp(excess, TAIL_POINTS, TAIL_CHANCES)
         generated = (alive * widths).cumsum() - alive * (widths - 1)
-        decision = int(first.searchsorted(STEPS_BETWEEN_DECISIONS, side="right"))
+        decision = int(first.searchsorted(next_end, side="right"))
         generated = np.maximum(generated, generated[decision - 1])
-        lost_s = price.lost_s * (request.prompt_tokens + first) * alive * exceeded
+        lost_s = (loss.now_s + loss.step_s * first) * alive * exceeded
         return not (lost_s > price.produced_s * generated).any()
 
     def prices(self) -> Prices:
@@ -170,7 +194,8 @@ class EagerPeak:
         return prices(self.cost, len(self.joined), kv_tokens)
 
     def reserve(self, request: QueuedRequest) -> int:
-        break_even = self.prices().break_even_steps(request.prompt_tokens)
+        price = self.prices()
+        break_even = price.preemption(request.prompt_tokens).break_even_steps(price.produced_s)
         steps = min(break_even / MAX_TAKEN_BACK, request.median)
         return max(1, min(ceil(steps), request.max_tokens))
 
