@@ -498,10 +498,15 @@ def order_live(*, quick: bool) -> None:
 @data_option
 @model_option
 @quick_option
-def upstream(data: Path, model: Path, *, quick: bool) -> None:
+@click.option(
+    "--sequences",
+    type=click.Choice([str(count) for count in u1.RUNNING]),
+    help="measure this part alone, and keep the other",
+)
+def upstream(data: Path, model: Path, *, quick: bool, sequences: str | None) -> None:
     """Requests in front of vLLM's CPU build: straight to it, and through the gateway."""
     with _errors_in_one_line():
-        u1.run(data, model, quick=quick)
+        u1.run(data, model, quick=quick, sequences=int(sequences) if sequences else None)
 
 
 @main.command("S3")

@@ -1,13 +1,13 @@
 """The same requests replayed on an engine of the cost that the gateway has learned of vLLM."""
 
 import asyncio
-from typing import Final
 
 import msgspec
 import numpy as np
 from sqlalchemy import select
 
 from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS
+from benchmarks.harness.upstream_servers import STEP_TOKENS
 from benchmarks.live.gateway_process import GatewayProcess
 from gateway.database.connection import Database
 from gateway.quantiles import Floats
@@ -18,8 +18,6 @@ from gateway.replay.workload.predictions import with_predictions
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, PolicyName, build_policy
 from models import EngineCost
-
-STEP_TOKENS: Final = 2048  # vLLM's
 
 
 def learned_engine(gateway: GatewayProcess, running: int) -> EngineModel:

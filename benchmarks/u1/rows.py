@@ -56,10 +56,10 @@ class Cell(Struct, frozen=True):
         gain = 1 - self.replayed(OUR_ORACLE, "mean")
         return (1 - self.live(OURS, "mean")) / gain if gain >= MIN_GAIN else None
 
-    @property
-    def name(self) -> str:
-        """The cell in the names of targets."""
-        return f"{self.running} sequences, load {self.load:g}"
+
+def part_of(running: int) -> str:
+    """The part of the figure with this number of sequences at once, as rows and targets name it."""
+    return f"{running} sequences"
 
 
 def rows_of(cells: Iterable[Cell]) -> list[Row]:
@@ -70,7 +70,7 @@ def rows_of(cells: Iterable[Cell]) -> list[Row]:
 def _row(cell: Cell) -> Row:
     tokens, quantiles = cell.workload.generation_tokens, cell.workload.quantiles
     row: Row = {
-        "sequences": cell.running,
+        "part": part_of(cell.running),
         "load": cell.load,
         "requests": len(tokens),
         "requests/s": cell.rate_s,
@@ -97,7 +97,7 @@ def targets(cells: Iterable[Cell], wanted: Iterable[tuple[int, float]]) -> Itera
     found = {(cell.running, cell.load): cell for cell in cells}
     for running, load in wanted:
         cell = found.get((running, load))
-        name = f"{running} sequences, load {load:g}"
+        name = f"{part_of(running)}, load {load:g}"
         if cell is not None and cell.gain_share is None:
             mean = cell.live(OURS, "mean")
             yield target(f"{name}: mean over vLLM's", mean, MAX_MEAN_ELSEWHERE, "at most")

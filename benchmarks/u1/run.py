@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from msgspec import structs
 
 from benchmarks.harness.contenders import FCFS, OURS
 from benchmarks.harness.paths import log_file
-from benchmarks.harness.report import Report
+from benchmarks.harness.report import Report, Row, Target
 from benchmarks.harness.upstream_servers import Server, vllm
 from benchmarks.live.gateway_process import GatewayProcess
 from benchmarks.live.tenant import Tenant
@@ -26,7 +27,7 @@ from benchmarks.s1.live_models import LiveModel, take, text_questions
 from benchmarks.s1.live_traffic import PlannedQuestion, plan
 from benchmarks.u1.passes import SidePass, send
 from benchmarks.u1.replays import learned_engine, paced, replayed_s
-from benchmarks.u1.rows import DIRECT, Cell, rows_of, targets
+from benchmarks.u1.rows import DIRECT, Cell, part_of, rows_of, targets
 from gateway.errors import NotFound
 from gateway.evaluation.corpus import read_corpus
 
@@ -42,8 +43,11 @@ WARM_UP: Final = 8
 QUICK_STRIDE: Final = 2  # of the lines that the predictor learns from
 
 
-def run(data: Path, folder: Path, *, quick: bool) -> None:
-    """Measure each cell. NotFound without the model, RuntimeError without two cores."""
+def run(data: Path, folder: Path, *, quick: bool, sequences: int | None) -> None:
+    """Measure each cell, or those of this number of sequences at once; the others' are kept.
+
+    NotFound without the model, RuntimeError without two cores.
+    """
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}; `lmaas models fetch smollm2` makes it")
     cores = sorted(os.sched_getaffinity(0))
@@ -51,18 +55,33 @@ def run(data: Path, folder: Path, *, quick: bool) -> None:
         raise RuntimeError("U1 needs two cores: one for vLLM, one for gateway and client")
     report = Report(FIGURE, look=quick)
     os.sched_setaffinity(0, {cores[0]})  # the gateway's processes inherit it
-    wanted = [(n, load) for n in RUNNING for load in LOADS]
+    running, loads = RUNNING if sequences is None else (sequences,), LOADS
     if quick:
-        wanted = [(RUNNING[0], load) for load in QUICK_LOADS]
+        running, loads = running[:1], QUICK_LOADS
+    kept = report.committed([part_of(n) for n in RUNNING if n not in running])
+    wanted = list(product(running, loads))
     cells: list[Cell] = []
-    for running in dict.fromkeys(n for n, _ in wanted):
-        loads = [load for n, load in wanted if n == running]
-        with _server(folder, running, cores[-1]) as server:
-            measured = Measurement(data, folder, server, running, report, quick=quick)
+    for count in running:
+        with _server(folder, count, cores[-1]) as server:
+            measured = Measurement(data, folder, server, count, report, quick=quick)
             for cell in measured.cells(loads):
                 cells.append(cell)
-                report.write(rows_of(cells), list(targets(cells, wanted)))
-    report.conclude(rows_of(cells), list(targets(cells, wanted)))
+                report.write(*_with(kept, cells, wanted))
+    report.conclude(*_with(kept, cells, wanted))
+
+
+def _with(
+    kept: tuple[list[Row], list[Target]],
+    cells: Sequence[Cell],
+    wanted: Sequence[tuple[int, float]],
+) -> tuple[list[Row], list[Target]]:
+    """The rows and targets of all parts in their order, of which some were measured before."""
+    parts = [part_of(count) for count in RUNNING]
+    rows, bounds = [*kept[0], *rows_of(cells)], [*kept[1], *targets(cells, wanted)]
+    return (
+        [row for part in parts for row in rows if row["part"] == part],
+        [bound for part in parts for bound in bounds if bound.name.startswith(part)],
+    )
 
 
 @contextmanager
