@@ -80,6 +80,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     end, and where it cannot go on, the sequence ends with `stop`. `memory` is where its keys and
     values are: on the device, or in host memory, of which each step fetches everything, or what is
     predicted to matter. `expected` is the predicted length of its answer, in tokens; 0: not known.
+    `seeded`: its client chose the seed, and expects the same answer to the same request.
     """
 
     id: SequenceId
@@ -94,6 +95,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     grammar: Grammar | None = None
     memory: KvPlacement = "device"
     expected: Tokens = 0
+    seeded: bool = False
 
 
 class Pin(Struct, frozen=True, omit_defaults=True, tag="pin", tag_field="op"):

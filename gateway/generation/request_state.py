@@ -369,6 +369,7 @@ class RequestState:
             grammar=self.grammar,
             memory=self.memory,
             expected=ceil(self.prediction.median),
+            seeded=self.request.seed is not None,
         )
 
     @property

@@ -47,17 +47,23 @@ class Work(Struct, frozen=True):
         """The most tokens to generate."""
         return self.sequence.max_tokens - self.done
 
-    def seed(self, most: int) -> int:
-        """A seed of at most this size: the sequence's own at its start, else one for the place.
+    def seed(self, most: int) -> dict[str, int]:
+        """A field with a seed of at most this size; none where no answer has to come again.
+
+        The client may have chosen one, and a grammar is generated from its start again. Others have
+        none: vLLM samples requests with seeds one after another. It is the sequence's own at its
+        start, else one for the place.
 
         A server begins its random numbers again with each request: after a place, the same seed
         would repeat those of the first tokens. One that is near would be another choice's.
         """
+        if not self.sequence.seeded and self.sequence.grammar is None:
+            return {}
         seed = self.sequence.sampling.seed
         if self.done:
             place = f"{seed} {self.done}".encode()
             seed = int.from_bytes(blake2b(place, digest_size=8).digest())
-        return seed & most
+        return {"seed": seed & most}
 
 
 class Chunk(Struct):
@@ -150,7 +156,7 @@ class CompletionsDialect:
             "max_tokens": work.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "seed": work.seed(MAX_SEED),
+            **work.seed(MAX_SEED),
         }
         for name in ("presence_penalty", "frequency_penalty"):
             if value := getattr(sampling, name):
@@ -237,7 +243,7 @@ class LlamaCppDialect:
             "min_p": sampling.min_p,
             "repeat_penalty": sampling.repetition_penalty,
             "repeat_last_n": len(sequence.prompt) + sequence.max_tokens,  # all of it, as ours
-            "seed": work.seed(MAX_SEED_LLAMA),
+            **work.seed(MAX_SEED_LLAMA),
             "ignore_eos": not set(self._model.stop_ids) & set(sequence.stop_ids),
         }
         if sampling.logit_bias:

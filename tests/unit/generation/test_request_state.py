@@ -39,6 +39,11 @@ def test_sampling_parameters_reach_the_engine(scene: SchedulerScene) -> None:
     )
 
 
+def test_engine_knows_whether_the_client_chose_the_seed(scene: SchedulerScene) -> None:
+    asked = [scene.request(seed=seed).to_sequence([], 5).seeded for seed in (None, 0, 11)]
+    assert asked == [False, True, True]
+
+
 def test_each_choice_has_a_seed_of_its_own(scene: SchedulerScene) -> None:
     choices = [scene.request(choice=choice, seed=2**63 - 1) for choice in range(3)]
     seeds = [state.to_sequence([], 5).sampling.seed for state in choices]

@@ -23,6 +23,10 @@ def a_work(held: tuple[int, ...] = (), **fields: Any) -> Work:
     return Work(sequence, list(held), from_start="grammar" in fields)
 
 
+def a_seeded_work(own: int, held: int) -> Work:
+    return a_work((7,) * held, sampling=Sampling(temperature=1.0, seed=own), seeded=True)
+
+
 def capabilities(kind: ServerKind, **fields: Any) -> Capabilities:
     given = {"token_prompts": True, "token_answers": True, **fields}
     return Capabilities(kind=kind, version="1", model="there", **given)
@@ -41,14 +45,19 @@ def test_sequence_goes_on_from_its_tokens() -> None:
 @pytest.mark.parametrize("kind", ["vllm", "llama.cpp", "openai"])
 def test_every_place_of_every_choice_has_a_seed_of_its_own(kind: ServerKind) -> None:
     def seed(own: int, held: int) -> int:
-        asked = body(kind, a_work((7,) * held, sampling=Sampling(temperature=1.0, seed=own)))
-        return int(asked["seed"])
+        return int(body(kind, a_seeded_work(own, held))["seed"])
 
     seeds = [[seed(own, held) for held in range(9)] for own in range(40, 48)]
     assert [each[0] for each in seeds] == list(range(40, 48)), "the client's, at the start"
     assert len({each for choice in seeds for each in choice}) == 8 * 9
     assert seeds[3][5] == seed(43, 5), "it depends on seed and place alone"
     assert all(0 <= each < 2**63 for choice in seeds for each in choice)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "llama.cpp", "openai"])
+def test_server_chooses_the_seed_where_the_client_did_not(kind: ServerKind) -> None:
+    assert "seed" not in body(kind, a_work())
+    assert "seed" not in body(kind, a_work((7, 8)))
 
 
 def test_grammar_is_generated_again_with_its_own_seed() -> None:
@@ -83,7 +92,7 @@ def test_grammar_is_generated_from_its_start(kind: Any, field: str) -> None:
 
 
 def test_llama_cpp_samples_in_the_order_of_our_engine() -> None:
-    asked = body("llama.cpp", a_work(sampling=Sampling(temperature=0.5, seed=2**40 + 1)))
+    asked = body("llama.cpp", a_seeded_work(2**40 + 1, 0))
     assert asked["samplers"][1:] == ("temperature", "top_k", "top_p", "min_p")
     assert (asked["min_p"], asked["repeat_penalty"], asked["seed"]) == (0.0, 1.0, 1)
     assert not asked["ignore_eos"]
