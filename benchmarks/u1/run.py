@@ -55,7 +55,8 @@ def run(data: Path, folder: Path, *, quick: bool, sequences: int | None) -> None
         raise RuntimeError("U1 needs two cores: one for vLLM, one for gateway and client")
     report = Report(FIGURE, look=quick)
     os.sched_setaffinity(0, {cores[0]})  # the gateway's processes inherit it
-    running, loads = RUNNING if sequences is None else (sequences,), LOADS
+    running: Sequence[int] = RUNNING if sequences is None else (sequences,)
+    loads: Sequence[float] = LOADS
     if quick:
         running, loads = running[:1], QUICK_LOADS
     kept = report.committed([part_of(n) for n in RUNNING if n not in running])
@@ -66,11 +67,11 @@ def run(data: Path, folder: Path, *, quick: bool, sequences: int | None) -> None
             measured = Measurement(data, folder, server, count, report, quick=quick)
             for cell in measured.cells(loads):
                 cells.append(cell)
-                report.write(*_with(kept, cells, wanted))
-    report.conclude(*_with(kept, cells, wanted))
+                report.write(*joined(kept, cells, wanted))
+    report.conclude(*joined(kept, cells, wanted))
 
 
-def _with(
+def joined(
     kept: tuple[list[Row], list[Target]],
     cells: Sequence[Cell],
     wanted: Sequence[tuple[int, float]],

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS
 from benchmarks.u1.passes import SidePass
 from benchmarks.u1.rows import DIRECT, Cell, rows_of, targets
+from benchmarks.u1.run import joined
 from gateway.replay.workload.workload import Workload
 
 COUNT = 4
@@ -52,3 +54,13 @@ def test_cell_that_was_not_measured_is_missed() -> None:
 def test_saturated_rate_counts_what_still_runs_half() -> None:
     side = SidePass(np.zeros(6), np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), np.ones(6), np.zeros(1))
     assert side.saturated_rate_s(2) == pytest.approx(5 / 4)
+
+
+def test_part_that_is_not_measured_now_is_kept_in_its_place() -> None:
+    kept = rows_of([a_cell(10.0, 7.0, 0.5)]), list(targets([a_cell(10.0, 7.0, 0.5)], [(8, 1.2)]))
+    measured = structs.replace(a_cell(10.0, 9.0, 0.5), running=32)
+    rows, bounds = joined(kept, [measured], [(32, 1.2)])
+    assert [row["part"] for row in rows] == ["8 sequences", "32 sequences"]
+    assert [bound.name.split(",")[0] for bound in bounds] == 3 * ["8 sequences"] + 3 * [
+        "32 sequences"
+    ]
