@@ -24,7 +24,12 @@ from gateway.quantiles import MEDIAN, Floats
 from gateway.scheduling.admission.end_pace import EndPace
 from gateway.scheduling.admission.interface import NO_CAPACITY, STEPS_BETWEEN_DECISIONS, Capacity
 from gateway.scheduling.admission.ledger import prefix_pages
-from gateway.scheduling.admission.page_forecast import REFRESH_STEPS, PageForecast, RequestUse
+from gateway.scheduling.admission.page_forecast import (
+    EPSILON,
+    REFRESH_STEPS,
+    PageForecast,
+    RequestUse,
+)
 from gateway.scheduling.admission.prices import EngineCost, Preemption, Prices, prices
 from gateway.scheduling.requests import (
     Quantiles,
@@ -33,7 +38,6 @@ from gateway.scheduling.requests import (
     SharedPrefix,
 )
 
-EPSILON: Final = 1e-9  # relative; sums of floats depend on their order
 MAX_TAKEN_BACK: Final = 1 / 8  # of the gain of a start, by a preemption at its reserved length
 HALF_PAGE: Final = 0.5  # page counts are whole: more than C is C + ½ and above
 MIN_VARIANCE: Final = 1e-12  # of a use that is certain
@@ -276,7 +280,8 @@ class FuturePeak:
         """The KV tokens of what would be preempted if this request ran, too."""
         victim = self._ahead.victim
         quantiles = request.quantiles if self._assumed is None else self._assumed
-        if victim is None or victim.remaining <= min(quantiles[MEDIAN], request.max_tokens):
+        own = min(quantiles[MEDIAN], request.max_tokens)
+        if victim is None or victim.remaining <= own * (1 + EPSILON):
             return request.prompt_tokens
         return victim.tokens
 
@@ -287,12 +292,15 @@ class FuturePeak:
         return self._prices.preemption(tokens, size, self._pace.steps or 0.0)
 
     @property
-    def _end_steps(self) -> float:
-        """The steps until the next end, or the next decision if that is before it; at least 1."""
+    def _end_steps(self) -> int:
+        """The whole steps until the next end, or until the next decision, which may be before it.
+
+        At least 1.
+        """
         pace = self._pace.steps
         if pace is None:
             return STEPS_BETWEEN_DECISIONS
-        return min(max(pace, 1.0), STEPS_BETWEEN_DECISIONS)
+        return int(min(max(pace, 1.0), STEPS_BETWEEN_DECISIONS))
 
     @property
     def _prices(self) -> Prices:

@@ -36,6 +36,7 @@ from gateway.scheduling.requests import (
     SharedPrefix,
 )
 
+EPSILON: Final = 1e-9  # relative; sums of floats depend on their order
 REFRESH_STEPS: Final = 8  # after which a refresh is due; until then survival is not updated
 SINGLE_STEPS: Final = 16  # steps with an interval each
 INTERVAL_GROWTH: Final = 1.125
@@ -327,13 +328,14 @@ def page_use_ahead(
 
 
 def _victim(running: Sequence[RunningSequence], lengths: LengthDistributions) -> Victim | None:
-    """Of the sequences that hold memory, the one with the longest remainder."""
+    """Of those that hold memory, the one with the longest remainder; the larger of equals."""
     held = np.array([not each.suspended for each in running], np.bool_)
     if not held.any():
         return None
     remaining = np.where(held, lengths.remaining_quantile(0.5), 0.0)
-    longest = int(remaining.argmax())
-    return Victim(float(remaining[longest]), running[longest].kv_tokens)
+    longest = float(remaining.max())
+    equals = np.flatnonzero(remaining >= longest * (1 - EPSILON)).tolist()
+    return Victim(longest, max(running[each].kv_tokens for each in equals))
 
 
 def _pages_ahead(

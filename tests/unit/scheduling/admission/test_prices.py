@@ -98,8 +98,12 @@ def pays_at_every_step(
         float(LengthDistributions.of([each]).remaining_quantile(0.5)[0]) for each in running
     ]
     tokens = request.prompt_tokens
-    if max(remainders) > min(request.median, request.max_tokens):
-        tokens = running[remainders.index(max(remainders))].kv_tokens
+    if max(remainders) > min(request.median, request.max_tokens) * (1 + 1e-9):
+        tokens = max(  # the larger of equals
+            each.kv_tokens
+            for each, remaining in zip(running, remainders, strict=True)
+            if remaining >= max(remainders) * (1 - 1e-9)
+        )
     size = ceil(tokens / page) * len(running) / max(mean[0], 1.0)
     loss = price.preemption(tokens, size, end_steps or 0.0)
     next_end = STEPS_BETWEEN_DECISIONS if end_steps is None else max(end_steps, 1.0)

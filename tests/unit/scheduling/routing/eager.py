@@ -25,6 +25,7 @@ from gateway.scheduling.admission.length_distribution import (
     survival_function,
 )
 from gateway.scheduling.admission.page_forecast import (
+    EPSILON,
     INTERVAL_ENDS,
     INTERVAL_STARTS,
     REFRESH_STEPS,
@@ -105,8 +106,11 @@ class EagerPeak:
             if self.assumed is not None:
                 known = structs.replace(sequence, quantiles=self.assumed)
             remaining = float(LengthDistributions.of([known]).remaining_quantile(0.5)[0])
-            if not sequence.suspended and remaining > self.victim[0]:
+            farthest, largest = self.victim
+            if not sequence.suspended and remaining > farthest * (1 + EPSILON):
                 self.victim = remaining, sequence.kv_tokens
+            elif not sequence.suspended and remaining >= farthest * (1 - EPSILON):
+                self.victim = farthest, max(largest, sequence.kv_tokens)
             longest = np.minimum(known.generated + INTERVAL_ENDS[: self.count], known.max_tokens)
             tokens = known.prompt_tokens + np.maximum(longest, known.generated)
             alive = survival_of(known, INTERVAL_STARTS[: self.count])
@@ -167,7 +171,7 @@ class EagerPeak:
         next_end = min(next_end, STEPS_BETWEEN_DECISIONS)
         median = (self.assumed or request.quantiles)[MEDIAN]
         remaining, tokens = self.victim
-        if remaining <= min(median, request.max_tokens):
+        if remaining <= min(median, request.max_tokens) * (1 + EPSILON):
             tokens = request.prompt_tokens
         mean_pages = max(float(self.mean[self.steps]), 1.0) / max(len(self.joined), 1)
         loss = price.preemption(tokens, self.capacity.pages_for(tokens) / mean_pages, pace or 0.0)
