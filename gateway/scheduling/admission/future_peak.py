@@ -217,7 +217,7 @@ class FuturePeak:
         chance = most.chance_beyond(pages, last)
         steps = min(least, request.max_tokens)
         generated = steps * self._ahead.survival(request).at(steps)
-        loss_s = (loss.now_s + loss.step_s * last) * chance
+        loss_s = loss.seconds(last) * chance
         return loss_s * (1 + TAIL_ERROR) <= self._prices.produced_s * generated
 
     def _intervals(self, request: QueuedRequest, loss: Preemption) -> slice:
@@ -251,8 +251,8 @@ class FuturePeak:
         generated = (survival * steps).cumsum() - survival * (steps - 1)  # by the first step
         decision = int(grid.first[ahead].searchsorted(self._end_steps, side="right"))
         generated = np.maximum(generated, generated[decision - 1])
-        lost_s = loss.now_s + loss.step_s * grid.first[ahead]
-        loses = lost_s * survival * exceeded > self._prices.produced_s * generated
+        loss_s = loss.seconds(grid.first[ahead]) * survival * exceeded
+        loses = loss_s > self._prices.produced_s * generated
         worst = int(loses.argmax())
         if loses[worst]:
             self._binding_interval = ahead.start + worst
@@ -272,7 +272,7 @@ class FuturePeak:
         excess = float(self._ahead.mean[interval]) + pages * survival - self._available - HALF_PAGE
         variance = float(self._ahead.variance[interval]) + pages**2 * survival * (1 - survival)
         exceeded = erfc(-excess / sqrt(2 * (variance + MIN_VARIANCE))) / 2
-        loss_s = (loss.now_s + loss.step_s * first) * survival * exceeded
+        loss_s = loss.seconds(first) * survival * exceeded
         produced_s = self._prices.produced_s * max(first, self._end_steps)
         return loss_s > produced_s * (1 + TAIL_ERROR)
 

@@ -7,10 +7,13 @@ memory stands idle until so much is free that it can resume.
 """
 
 from math import inf
-from typing import Annotated, NamedTuple, Protocol, TypeAlias
+from typing import Annotated, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec import Meta, Struct
 
+from gateway.quantiles import Floats
+
+Steps = TypeVar("Steps", float, Floats)
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
 
@@ -69,6 +72,10 @@ class Preemption(NamedTuple):
 
     now_s: float
     step_s: float
+
+    def seconds(self, steps: Steps) -> Steps:
+        """Its price after this number of steps."""
+        return self.now_s + self.step_s * steps
 
     def break_even_steps(self, produced_s: Seconds) -> float:
         """The steps that a request has to run to be worth the preemption at their end.
