@@ -19,6 +19,7 @@ from benchmarks.engine.installation import vllm_python
 
 HOST: Final = "127.0.0.1"
 READY_S: Final = 1_800.0  # on a machine that does other work, too
+RESET_S: Final = 60.0
 CONTEXT_TOKENS: Final = 1024
 STEP_TOKENS: Final = 2048  # of vLLM, at most: its own default
 
@@ -86,6 +87,16 @@ class Server:
         found = re.search(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
+    def forget_prefixes(self) -> None:
+        """Empty vLLM's cache of prefixes, once nothing reads them. RuntimeError if it does not."""
+        end_s = time.monotonic() + RESET_S
+        while time.monotonic() < end_s:
+            answer = httpx.post(f"{self.url}/reset_prefix_cache", timeout=RESET_S)
+            if answer.raise_for_status().json()["success"]:
+                return
+            time.sleep(0.2)
+        raise RuntimeError(f"{self.name} does not empty its cache of prefixes")
+
 
 def vllm(
     model: Path, log: Path, *, sequences: int, core: int | None = None, kv_gib: int = 2
@@ -109,6 +120,7 @@ def vllm(
         "VLLM_CPU_KVCACHE_SPACE": str(kv_gib),
         "VLLM_CPU_OMP_THREADS_BIND": str(max(os.sched_getaffinity(0)) if core is None else core),
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_SERVER_DEV_MODE": "1",  # to empty the cache of prefixes
     }
     return Server("vLLM", command, log, core, **environment)
 

@@ -190,4 +190,6 @@ class Measurement:
     def _send(
         self, url: str, planned: Sequence[PlannedQuestion], tenant: Tenant | None
     ) -> SidePass:
+        """Send the questions; no prefix is cached of those sent before."""
+        self._server.forget_prefixes()
         return send(url, self._server, self._model, planned, tenant.keys if tenant else None)
