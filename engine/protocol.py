@@ -80,7 +80,8 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     end, and where it cannot go on, the sequence ends with `stop`. `memory` is where its keys and
     values are: on the device, or in host memory, of which each step fetches everything, or what is
     predicted to matter. `expected` is the predicted length of its answer, in tokens; 0: not known.
-    `seeded`: its client chose the seed, and expects the same answer to the same request.
+    `seeded`: its client chose the seed, and expects the same answer to the same request. `whole`:
+    no client reads its tokens as they come, so that several may come together.
     """
 
     id: SequenceId
@@ -96,6 +97,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     memory: KvPlacement = "device"
     expected: Tokens = 0
     seeded: bool = False
+    whole: bool = False
 
 
 class Pin(Struct, frozen=True, omit_defaults=True, tag="pin", tag_field="op"):
@@ -330,6 +332,8 @@ class HostWork(Struct, frozen=True, omit_defaults=True):
 class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event"):
     """One engine step: new tokens, finished and preempted sequences, and the KV state.
 
+    Of a server that is not ours, it reports `steps` of its steps, which may be none or several:
+    `took_s`, `computed` and `work` are of all of them.
     `returned` are the unfinished sequences of a lock-step batch that ran out of memory, or was too
     large to start; all their tokens have been published. The engine has forgotten them: the gateway
     submits them again under new ids, in smaller batches, with the tokens generated so far. A
@@ -361,6 +365,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     waiting: int = 0
     background_rows: int = 0
     computed: int = 0
+    steps: int = 1
     took_s: float = 0.0
     times: StepTimes | None = None
     work: StepWork | None = None

@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 VOCABULARY = 200
 CONTEXT = 512
@@ -21,6 +21,7 @@ vllm:num_preemptions_total{engine="0"} %d
 vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="64"} 1.0
 """
 
+IntervalRule: TypeAlias = Literal["known", "ignored", "refused"]
 Answer: TypeAlias = Callable[["Exchange"], Awaitable[None]]
 
 
@@ -34,6 +35,7 @@ class Exchange:
         self.path = path
         self.headers = headers
         self.body: dict[str, Any] = body or {}
+        self.at_once = 1  # tokens that come together, after the first
         self.closes = False
 
     async def send(
@@ -79,8 +81,10 @@ class Exchange:
         """Begin the usual answer: numbers from the prompt's last one on."""
         await self.begin()
         last, wanted = self.body["prompt"][-1], self.body["max_tokens"]
-        for number in range(wanted if most is None else most):
-            await self.tokens((last + number + 1) % VOCABULARY)
+        ids = [(last + n + 1) % VOCABULARY for n in range(wanted if most is None else most)]
+        await self.tokens(*ids[:1])
+        for start in range(1, len(ids), self.at_once):
+            await self.tokens(*ids[start : start + self.at_once])
 
     async def complete(self) -> None:
         if not self.body.get("stream"):
@@ -108,6 +112,7 @@ class OpenAiServer:
         self.seen: list[Exchange] = []
         self.probed = 0
         self.takes_priority = False
+        self.intervals: IntervalRule = "ignored"
         self.port = 0
         self.open = 0
         self.aborted = 0
@@ -172,6 +177,8 @@ class OpenAiServer:
         body = exchange.body
         if body.get("priority") and not self.takes_priority:
             await exchange.send(400, {"error": {"message": "no priority scheduling"}})
+        elif not self._takes_interval(exchange):
+            await exchange.send(400, {"error": {"message": "stream_interval"}})
         elif not body.get("stream"):
             await exchange.complete()
         else:
@@ -191,6 +198,13 @@ class OpenAiServer:
                 done.result()
             else:
                 exchange.closes = True
+
+    def _takes_interval(self, exchange: Exchange) -> bool:
+        """Whether the request's `stream_interval` is accepted; it is used if it is known."""
+        interval = exchange.body.get("stream_interval")
+        if interval is not None and self.intervals == "known":
+            exchange.at_once = interval
+        return interval is None or self.intervals == "ignored" or exchange.at_once == interval > 0
 
 
 async def _disconnected(reader: asyncio.StreamReader) -> None:

@@ -125,8 +125,8 @@ class EngineEvents:
             self._dispatcher.resize(step.kv, self._number)
         if step.max_running not in {0, self._session.served.max_running}:
             self._dispatcher.limit(step.max_running, self._number)
-        self._session.step = step
-        self._loop.advance(1, self._number)
+        self._session.stepped(step)
+        self._loop.advance(step.steps, self._number)
         self._loop.limit_batch(step.background_rows or None, engine=self._number)
         if step.preempted or step.returned:
             self._count_preemptions([*step.preempted, *step.returned])

@@ -245,7 +245,7 @@ class GatewayMetrics:
         generated = sum(map(len, step.tokens.values()))
         self._by_engine["generated_tokens"].labels(engine).inc(generated)
         self.computed.generated += generated
-        self._engine["steps"].inc(step.computed > 0)
+        self._engine["steps"].inc(step.steps if step.computed else 0)
         self._engine["busy_seconds"].inc(step.took_s)
         self._engine["computed_tokens"].inc(step.computed)
         self._engine["unnamed_preemptions"].inc(step.unnamed_preemptions)

@@ -370,6 +370,7 @@ class RequestState:
             memory=self.memory,
             expected=ceil(self.prediction.median),
             seeded=self.request.seed is not None,
+            whole=not (self.request.streamed or stops.strings),
         )
 
     @property

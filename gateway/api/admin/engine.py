@@ -67,13 +67,17 @@ class KvAnswer(Struct, frozen=True):
 
 
 class StepAnswer(Struct, frozen=True):
-    """The newest step: the engine's sequences, and the times of the step's phases."""
+    """The newest step: the engine's sequences, and the times of the step's phases.
+
+    That of a server that is not ours reports `steps` steps, which took `took_s` together.
+    """
 
     number: int
     running: int
     suspended: int
     waiting: int
     computed: int
+    steps: int
     took_s: float
     times: StepTimes | None
 
@@ -86,6 +90,7 @@ class StepAnswer(Struct, frozen=True):
             suspended=step.suspended,
             waiting=step.waiting,
             computed=step.computed,
+            steps=step.steps,
             took_s=step.took_s,
             times=step.times,
         )

@@ -21,6 +21,7 @@ IGNORED_FIELDS: Final = frozenset(
         "prompt_cache_retention",
         "request_id",
         "store",
+        "stream_interval",
     }
 )
 # Refused, except with these values, which change nothing. The names are those of OpenAI and vLLM;

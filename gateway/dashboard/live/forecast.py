@@ -60,5 +60,4 @@ def forecast_memory(scheduler: Scheduler) -> MemoryForecast | None:
 
 def _step_s(scheduler: Scheduler) -> float:
     """Seconds of a step at the present pace; 0 if it is not known."""
-    newest = scheduler.engine.step
-    return scheduler.waits.estimator.step_s or (0.0 if newest is None else newest.took_s)
+    return scheduler.waits.estimator.step_s or scheduler.engine.step_s or 0.0

@@ -41,7 +41,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 
     `token_prompts`: it takes token ids. `token_answers`: it returns those of answers; without,
     answers are encoded again, and their ids are an estimate. `salts`: it keeps the cached prefixes
-    of tenants apart. `most_running` is what it runs at once, if it says so.
+    of tenants apart. `intervals`: it can send several tokens of a stream together. `most_running`
+    is what it runs at once, if it says so.
     """
 
     kind: ServerKind
@@ -52,6 +53,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     grammars: tuple[GrammarKind, ...] = ()
     priority: bool = False
     salts: bool = False
+    intervals: bool = False
     metrics: bool = False
     most_running: int | None = None
 
@@ -88,6 +90,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
             "grammars": ", ".join(self.grammars),
             "priority": self.priority,
             "salts": self.salts,
+            "intervals": self.intervals,
             "metrics": self.metrics,
         }
         return found if self.most_running is None else found | {"most_running": self.most_running}

@@ -163,6 +163,7 @@ class UpstreamEngine:
         connection = Connection(
             dialect_of(can, self._model),
             can.priority,
+            can.intervals,
             health,
             _memory(probed),
             self._max_running or can.most_running,

@@ -25,12 +25,14 @@ MAX_CLIENT_ERROR: Final = 500
 class Work(Struct, frozen=True):
     """What is asked of a server: a sequence that has generated `held` tokens so far.
 
-    With `from_start` the server generates these again, since it cannot go on within a grammar.
+    With `from_start` the server generates these again, since it cannot go on within a grammar. It
+    may send `at_once` tokens together.
     """
 
     sequence: Sequence
     held: list[int]
     from_start: bool = False
+    at_once: int = 1
 
     @property
     def prompt(self) -> list[int]:
@@ -187,6 +189,8 @@ class CompletionsDialect:
         if sequence.grammar is not None:
             kind = GRAMMAR_FIELDS[sequence.grammar.kind]
             fields["structured_outputs"] = {kind: sequence.grammar.source}
+        if self._can.intervals and work.at_once > 1:
+            fields["stream_interval"] = work.at_once
         if self._can.salts and sequence.salt:
             fields["cache_salt"] = sequence.salt
         return fields

@@ -192,6 +192,7 @@ async def _completions(server: UpstreamServer, model: LocalModel, found: _Model)
             grammars=await _grammars(server, trial) if vllm else (),
             priority=vllm and await _takes(server, trial | {"priority": 1}),
             salts=vllm and await _takes(server, trial | {"cache_salt": "probe"}),
+            intervals=vllm and await _has_intervals(server, trial),
             metrics=measured,
         ),
         _context(found.max_model_len, model),
@@ -207,6 +208,12 @@ async def _takes(server: UpstreamServer, body: dict[str, Any]) -> bool:
     """Whether the server answers this request."""
     status, _ = await _tried(server, body)
     return status == OK
+
+
+async def _has_intervals(server: UpstreamServer, trial: dict[str, Any]) -> bool:
+    """Whether the server sends tokens at intervals. One that does not know them ignores any."""
+    takes = await _takes(server, trial | {"stream_interval": 2})
+    return takes and not await _takes(server, trial | {"stream_interval": 0})
 
 
 async def _grammars(server: UpstreamServer, trial: dict[str, Any]) -> tuple[GrammarKind, ...]:

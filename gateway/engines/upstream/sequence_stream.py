@@ -21,7 +21,8 @@ class SequenceStream:
     """A sequence that a server is to run, with what it has generated.
 
     `order` is its place among those submitted. `started_s` is when its present attempt began,
-    `heard_s` when its last event came. `fresh` and `scored` were not reported yet.
+    `heard_s` when its last event came. `fresh` and `scored` were not reported yet. Its tokens come
+    `at_once` together at most; the last one was that of the server's step `step`.
     """
 
     def __init__(self, sequence: Sequence, order: int) -> None:
@@ -33,6 +34,8 @@ class SequenceStream:
         self.scored: list[TokenLogprobs] = []
         self._text = ""  # the end of the text that has come, whose tokens are not certain
         self.started_s = self.heard_s = 0.0
+        self.at_once = 1
+        self.step: int | None = None
         self.running = False  # its first token has come, and not its end
         self.suspended = False
         self.busy_since_s: float | None = None
@@ -75,7 +78,8 @@ class SequenceStream:
         `UpstreamServer.events`.
         """
         sequence, self._text = self.sequence, ""
-        work = Work(sequence, list(self.held), from_start=sequence.grammar is not None)
+        from_start = sequence.grammar is not None
+        work = Work(sequence, list(self.held), from_start=from_start, at_once=self.at_once)
         if work.max_tokens < 1:
             return Finish(sequence.id, "length")
         replayed = len(self.held) if work.from_start else 0

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from engine.protocol import BACKGROUND, Finish, KvState, SequenceId, Step, StepWork
+from engine.protocol import BACKGROUND, Finish, KvState, SequenceId, Step
 from gateway.engines.interface import EngineListener
 from gateway.engines.upstream.sequence_stream import SequenceStream
+from gateway.engines.upstream.step_counter import StepCounter
 
 GROUP_S: Final = 0.002  # a server's streams deliver a step's tokens one after the other
 
@@ -21,9 +22,11 @@ class StepGrouper:
         active: Mapping[SequenceId, SequenceStream],
         kv: Callable[[], KvState],
         limit: Callable[[], int],
+        counter: StepCounter,
     ) -> None:
         """`active`: the streams at the server, kept current by their owner."""
         self._listener = listener
+        self._counter = counter
         self._kv = kv
         self._limit = limit
         self._number = 0
@@ -33,7 +36,6 @@ class StepGrouper:
         self._finished: list[Finish] = []
         self._preempted: list[SequenceId] = []
         self._active = active
-        self._began_s = 0.0
         self.retries = 0
         self.preemptions = 0
 
@@ -46,7 +48,7 @@ class StepGrouper:
     def starting(self, now_s: float) -> None:
         """A sequence is submitted: without others, the server's next step begins now."""
         if not self._active:
-            self._began_s = now_s
+            self._counter.begin(now_s)
 
     def grew(self, stream: SequenceStream, *, first: bool) -> None:
         """A stream has new tokens, its `first` since it was submitted or not."""
@@ -81,10 +83,10 @@ class StepGrouper:
         grown, first = list(self._grown.values()), self._first
         finished, preempted = self._finished, self._preempted
         self._grown, self._first, self._finished, self._preempted = {}, [], [], []
-        work = _work(grown, first)
-        running = sum(stream.running for stream in self._active.values())
+        running = [stream for stream in self._active.values() if stream.running]
+        counted = self._counter.count(now_s, grown, first, running)
+        work = counted.work if counted else None
         self._number += 1
-        took_s, self._began_s = now_s - self._began_s, now_s
         step = Step(
             number=self._number,
             kv=self._kv(),
@@ -92,13 +94,14 @@ class StepGrouper:
             tokens={s.sequence.id: s.take() for s in grown},
             finished=finished,
             preempted=preempted,
-            running=running,
-            waiting=len(self._active) - running,
+            running=len(running),
+            waiting=len(self._active) - len(running),
             background_rows=max(1, self._limit() - _interactive(self._active)),
             max_running=self._limit(),
-            computed=work.prompt_tokens + work.sequences,
-            took_s=took_s if grown else 0.0,
-            work=work if grown else None,
+            computed=work.prompt_tokens + work.sequences if work else 0,
+            steps=counted.steps if counted else 0,
+            took_s=counted.took_s if counted else 0.0,
+            work=work,
             unnamed_preemptions=self.preemptions,
             retries=self.retries,
         )
@@ -106,17 +109,6 @@ class StepGrouper:
         for stream in grown:
             stream.scored = []
         self._listener.engine_stepped(step)
-
-
-def _work(grown: list[SequenceStream], first: list[SequenceStream]) -> StepWork:
-    """What the server computed, as far as it shows: prompts are counted with the first token."""
-    prompts = [len(stream.sequence.prompt) for stream in first]
-    return StepWork(
-        prompt_tokens=sum(prompts),
-        prompt_reads=sum(length * length / 2 for length in prompts),
-        sequences=len(grown),
-        kv_tokens=sum(stream.kv_tokens for stream in grown),
-    )
 
 
 def _interactive(active: Mapping[SequenceId, SequenceStream]) -> int:

@@ -25,6 +25,7 @@ from gateway.engines.upstream.hints import Hint, hint_fields, hint_headers
 from gateway.engines.upstream.local_model import LocalModel
 from gateway.engines.upstream.sequence_stream import SequenceStream
 from gateway.engines.upstream.server import UpstreamServer
+from gateway.engines.upstream.step_counter import StepCounter
 from gateway.engines.upstream.steps import StepGrouper
 
 BUSY_S: Final = 1.0  # after a 429 that says no time
@@ -39,6 +40,7 @@ class Connection(Struct, frozen=True):
 
     dialect: Dialect
     priority: bool
+    intervals: bool
     health: ServerHealth
     kv: KvState
     most_running: int | None
@@ -70,7 +72,10 @@ class StreamPool:
         self._concurrency = ConcurrencyLimit(connection.most_running)
         self._active: dict[SequenceId, SequenceStream] = {}
         self._queue: dict[SequenceId, SequenceStream] = {}
-        self._steps = StepGrouper(listener, self._active, self.kv, lambda: self.limit)
+        self._counter = StepCounter()
+        self._steps = StepGrouper(
+            listener, self._active, self.kv, lambda: self.limit, self._counter
+        )
         self._submitted = 0
         self._held_until_s = 0.0
         self._heard_s = time.monotonic()
@@ -94,7 +99,8 @@ class StreamPool:
     def kv(self) -> KvState:
         """The server's KV memory, and what our sequences leave of it."""
         pages, page_tokens = self._connection.kv.pages, self._connection.kv.page_tokens
-        used = sum(-(-s.kv_tokens // page_tokens) for s in self._active.values() if s.running)
+        running = (stream for stream in self._active.values() if stream.running)
+        used = sum(-(-self._kv_tokens(stream) // page_tokens) for stream in running)
         return KvState(pages, max(pages - used, 0), page_tokens)
 
     def submit(self, sequences: Iterable[Sequence]) -> None:
@@ -159,6 +165,10 @@ class StreamPool:
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+    def _kv_tokens(self, stream: SequenceStream) -> int:
+        """Tokens whose keys and values the server keeps."""
+        return stream.kv_tokens + self._counter.on_the_way(stream)
 
     @property
     def _running(self) -> int:
@@ -247,7 +257,7 @@ class StreamPool:
 
     async def _attempt(self, stream: SequenceStream) -> Finish:
         """One stream. StreamBroken also if it was silent for too long."""
-        stream.running = False
+        stream.running, stream.step, stream.at_once = False, None, self._at_once(stream)
         stream.started_s = stream.heard_s = time.monotonic()
         sequence, hints = stream.sequence, self._hints
         fields = hint_fields(
@@ -269,6 +279,12 @@ class StreamPool:
             raise StreamBroken(message, connection=True) from error
         finally:
             stream.deadline = None
+
+    def _at_once(self, stream: SequenceStream) -> int:
+        """How many of its tokens may come together."""
+        if not (self._connection.intervals and stream.sequence.whole):
+            return 1
+        return self._counter.at_once(s for s in self._active.values() if s is not stream)
 
     def _heard(self, stream: SequenceStream) -> None:
         """An event of a stream came."""

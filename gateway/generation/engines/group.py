@@ -72,6 +72,13 @@ class EngineGroup:
         return max(steps, key=lambda step: step.running, default=None)
 
     @property
+    def step_s(self) -> float | None:
+        """Seconds of the newest step of the engine that runs most; None before the first step."""
+        timed = [each for each in self if each.step is not None and each.step_s is not None]
+        busiest = max(timed, key=lambda each: each.step.running if each.step else 0, default=None)
+        return None if busiest is None else busiest.step_s
+
+    @property
     def connected(self) -> bool:
         """Whether any engine is connected."""
         return any(session.connected for session in self)

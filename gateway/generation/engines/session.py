@@ -32,7 +32,8 @@ class EngineSession:
     """Sends commands to the engine and repeats those in force to the next engine after a loss.
 
     `number` is its place among the gateway's engines. `info` describes the newest engine with its
-    present KV memory; `step` is its newest step. `lost_at_s` is None while the engine answers, and
+    present KV memory; `step` is its newest step, `step_s` the time of the newest one that computed
+    something. `lost_at_s` is None while the engine answers, and
     `phase` what an engine does that starts meanwhile. `refused` is why an engine that answers is
     not used: it serves another model than the others. While `paused` or `draining` nothing new is
     submitted.
@@ -54,6 +55,7 @@ class EngineSession:
         self._ready = asyncio.Event()
         self.info: EngineInfo | None = None
         self.step: Step | None = None
+        self.step_s: float | None = None
         self.mode = mode
         self.paused = False
         self.draining = False
@@ -116,7 +118,8 @@ class EngineSession:
 
     def opened(self, info: EngineInfo) -> None:
         """A new engine is connected: repeat the commands in force to it."""
-        self.info, self.step, self.lost_at_s, self.phase = info, None, None, ""
+        self.info, self.step, self.step_s = info, None, None
+        self.lost_at_s, self.phase = None, ""
         self.refused = ""
         self._starts.clear()
         self._ready.set()
@@ -124,6 +127,12 @@ class EngineSession:
             self._engine.set_mode(self.mode)
         if self.paused:
             self._engine.pause()
+
+    def stepped(self, step: Step) -> None:
+        """The engine completed a step, or reported ends without one."""
+        self.step = step
+        if step.steps and step.took_s:
+            self.step_s = step.took_s / step.steps
 
     def refuse(self, reason: str) -> None:
         """An engine answers that is not to be used."""

@@ -66,7 +66,7 @@ def progress_of(
 
 def _end_of_running(state: RequestState, engine: EngineGroup, now_s: float) -> WaitBand | None:
     """By the quantiles of what is left of its answer, at its own pace."""
-    pace_s = seconds_per_token(state, now_s, engine.step.took_s if engine.step else None)
+    pace_s = seconds_per_token(state, now_s, engine.step_s)
     if pace_s is None:
         return None
     left = LengthDistributions.of([state.to_running()])

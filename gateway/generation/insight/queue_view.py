@@ -120,7 +120,7 @@ def read_queue(
     put in order.
     """
     running = list(table.running.values())
-    step_s = engine.step.took_s if engine.step else None
+    step_s = engine.step_s
     left = remaining_tokens(running)
     served = [
         (state, tokens)

@@ -36,6 +36,7 @@ from gateway.scheduling.waits.snapshot import (
 )
 
 MAX_CORE_SHARE: Final = 0.02  # of a core; where a forecast takes longer, the next comes later
+UNKNOWN_STEP_S: Final = 0.01  # until an engine has completed one
 NOT_LIMITED: Final = 1 << 20  # running sequences
 
 log = structlog.get_logger()
@@ -201,8 +202,7 @@ class QueueWaits:
         return shared_step_time(learned, self._engines.present) if learned else None
 
     def _newest_step(self) -> LinearStepTime:
-        step = self._engines.step
-        return LinearStepTime(0.01 if step is None else step.took_s, 0.0, 0.0, 0.0)
+        return LinearStepTime(self._engines.step_s or UNKNOWN_STEP_S, 0.0, 0.0, 0.0)
 
     def _shared_step(self) -> LinearStepTime:
         """The cost of steps with what is in host memory now; unknown, the newest step's time."""

@@ -44,7 +44,7 @@ class StepCostLearner:
         """Learn from a step."""
         if step.work is None:
             return
-        amounts = _amounts(step.work)
+        amounts = _amounts(step.work, step.steps)
         estimate_s = self._learned.estimate(amounts)
         counted_s = self._learned.observe(amounts, step.took_s)
         if counted_s is None:
@@ -79,6 +79,6 @@ class StepCostLearner:
         return LearnedStepCost(coefficients, steps, self._total_error / steps)
 
 
-def _amounts(work: StepWork) -> tuple[float, float, float, float, float]:
-    """The work in the order of `LinearStepTime`."""
-    return 1.0, work.prompt_tokens, work.sequences, work.kv_tokens, work.prompt_reads
+def _amounts(work: StepWork, steps: int) -> tuple[float, float, float, float, float]:
+    """The work of `steps` steps, in the order of `LinearStepTime`."""
+    return steps, work.prompt_tokens, work.sequences, work.kv_tokens, work.prompt_reads

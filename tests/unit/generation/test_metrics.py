@@ -46,12 +46,12 @@ async def test_engine_steps_are_counted_with_their_times(scene: SchedulerScene) 
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
-    for took_s, computed in ((0.5, 3), (0.25, 1)):
-        scene.step({request.sequence_id: [7]}, took_s=took_s, computed=computed)
+    for took_s, computed, steps in ((0.5, 3, 1), (0.25, 1, 1), (1.0, 4, 4)):
+        scene.step({request.sequence_id: [7]}, took_s=took_s, computed=computed, steps=steps)
     registry = scene.scheduler.metrics.registry
-    assert value(registry, "lmaas_engine_steps_total") == 2
-    assert value(registry, "lmaas_engine_busy_seconds_total") == 0.75
-    assert value(registry, "lmaas_engine_computed_tokens_total") == 4
+    assert value(registry, "lmaas_engine_steps_total") == 6
+    assert value(registry, "lmaas_engine_busy_seconds_total") == 1.75
+    assert value(registry, "lmaas_engine_computed_tokens_total") == 8
 
 
 async def test_work_of_steps_is_counted_as_the_cost_of_a_step_counts_it(

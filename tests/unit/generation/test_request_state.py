@@ -44,6 +44,18 @@ def test_engine_knows_whether_the_client_chose_the_seed(scene: SchedulerScene) -
     assert asked == [False, True, True]
 
 
+def test_answer_is_whole_if_neither_client_nor_stop_string_reads_each_token(
+    scene: SchedulerScene,
+) -> None:
+    asked = [
+        scene.request(),
+        scene.request(streamed=True),
+        scene.request(stops=Stops(strings=("end",))),
+        scene.request(stops=Stops(token_ids=(7,))),
+    ]
+    assert [state.to_sequence([], 5).whole for state in asked] == [True, False, False, True]
+
+
 def test_each_choice_has_a_seed_of_its_own(scene: SchedulerScene) -> None:
     choices = [scene.request(choice=choice, seed=2**63 - 1) for choice in range(3)]
     seeds = [state.to_sequence([], 5).sampling.seed for state in choices]

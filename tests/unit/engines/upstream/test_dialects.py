@@ -15,12 +15,12 @@ from tests.integration.engines.upstream.conftest import MODEL
 from tests.openai_server import METRICS
 
 
-def a_work(held: tuple[int, ...] = (), **fields: Any) -> Work:
+def a_work(held: tuple[int, ...] = (), at_once: int = 1, **fields: Any) -> Work:
     sampling = fields.pop("sampling", Sampling(temperature=0.7, seed=40))
     sequence = Sequence(
         "a", [5, 6], max_tokens=10, reserve=4, stop_ids=[2], sampling=sampling, **fields
     )
-    return Work(sequence, list(held), from_start="grammar" in fields)
+    return Work(sequence, list(held), from_start="grammar" in fields, at_once=at_once)
 
 
 def a_seeded_work(own: int, held: int) -> Work:
@@ -70,6 +70,16 @@ def test_vllm_is_given_every_stop_id_and_no_default_of_its_own() -> None:
     assert (asked["ignore_eos"], asked["stop_token_ids"]) == (True, [2])
     assert (asked["temperature"], asked["cache_salt"]) == (0.7, "tenant")
     assert not {"top_k", "logit_bias", "logprobs", "priority"} & asked.keys()
+
+
+@pytest.mark.parametrize(
+    ("knows", "at_once", "asked"), [(True, 16, 16), (True, 1, None), (False, 16, None)]
+)
+def test_vllm_sends_several_tokens_together_where_it_can(
+    knows: bool, at_once: int, asked: int | None
+) -> None:
+    sent = body("vllm", a_work(at_once=at_once), intervals=knows)
+    assert sent.get("stream_interval") == asked
 
 
 def test_vllm_is_given_sampling_parameters_by_its_names() -> None:

@@ -32,6 +32,30 @@ async def test_requests_start_as_soon_as_the_server_takes_more(
     assert server.scheduler.engine.served.max_running == 4
 
 
+async def test_step_time_is_of_one_step_and_outlasts_ends_without_one(
+    server: SchedulerScene,
+) -> None:
+    events, engines = server.scheduler.events[0], server.scheduler.engine
+    assert engines.step_s is None
+    events.engine_stepped(Step(1, KV, {}, steps=16, took_s=0.8))
+    events.engine_stepped(Step(2, KV, {}))
+    events.engine_stepped(Step(3, KV, {}, steps=0))
+    assert engines.step_s == pytest.approx(0.05)
+    events.engine_lost()
+    server.connect()
+    assert engines.step_s is None, "of another server"
+
+
+async def test_admission_looks_as_many_steps_ahead_as_the_server_has_gone(
+    server: SchedulerScene,
+) -> None:
+    events, loop = server.scheduler.events[0], server.loop
+    before = loop.steps
+    for number, steps in enumerate((1, 0, 16)):
+        events.engine_stepped(Step(number, KV, {}, steps=steps))
+    assert loop.steps - before == 17
+
+
 async def test_server_is_neither_paused_nor_run_in_lock_step(server: SchedulerScene) -> None:
     with pytest.raises(Conflict, match="can be drained"):
         server.scheduler.pause_engine()

@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from engine.protocol import KvState, Step, StepWork
 from gateway.generation.insight.step_cost import MIN_STEPS, StepCostLearner
@@ -26,8 +27,8 @@ def seconds(engine: LinearStepTime, work: StepWork) -> float:
     return engine.seconds(work.prompt_tokens, work.sequences, work.kv_tokens, work.prompt_reads)
 
 
-def a_step(work: StepWork | None, took_s: float) -> Step:
-    return Step(1, KvState(10, 10, 16), {}, took_s=took_s, work=work)
+def a_step(work: StepWork | None, took_s: float, steps: int = 1) -> Step:
+    return Step(1, KvState(10, 10, 16), {}, steps=steps, took_s=took_s, work=work)
 
 
 def test_an_engine_of_the_modelled_form_is_found() -> None:
@@ -40,6 +41,19 @@ def test_an_engine_of_the_modelled_form_is_found() -> None:
     for work in (some_work(random) for _ in range(100)):
         assert seconds(found.coefficients, work) == pytest.approx(seconds(ENGINE, work), rel=0.03)
     assert (found.steps, found.error < 0.05) == (1000, True)
+
+
+def test_steps_that_are_reported_together_cost_the_same() -> None:
+    random, learner = Random(1), StepCostLearner()
+    for _ in range(1000):
+        works = [some_work(random) for _ in range(random.randint(1, 16))]
+        total = StepWork(*map(sum, zip(*map(structs.astuple, works), strict=True)))
+        took_s = sum(seconds(ENGINE, work) for work in works)
+        learner.observe(a_step(total, took_s, steps=len(works)))
+    found = learner.cost
+    assert found is not None
+    for work in (some_work(random) for _ in range(100)):
+        assert seconds(found.coefficients, work) == pytest.approx(seconds(ENGINE, work), rel=0.03)
 
 
 def test_total_time_of_noisy_steps_is_kept() -> None:
