@@ -16,9 +16,11 @@ Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
 ModelName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]+$")]
 ADDRESS = r"[0-9A-Fa-f.:]+(/[0-9]{1,3})?"
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
-Urls: TypeAlias = Annotated[
-    str, Meta(pattern=r"^\s*https?://[^\s,/][^\s,]*([\s,]+https?://[^\s,/][^\s,]*)*\s*$")
-]
+SERVER = (
+    r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s,/?#@:\[\]]+)"  # no user or password: these are shown
+    r"(:[0-9]{1,5})?(/[^\s,?#]*)?"
+)
+Urls: TypeAlias = Annotated[str, Meta(pattern=rf"^\s*{SERVER}([\s,]+{SERVER})*\s*$")]
 
 
 def _variable(name: str) -> str:

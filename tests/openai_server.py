@@ -21,6 +21,8 @@ vllm:num_preemptions_total{engine="0"} %d
 vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="64"} 1.0
 """
 
+KINDS: dict[str, type] = {"cache_salt": str, "structured_outputs": dict}
+Fault: TypeAlias = tuple[int, object, dict[str, str]]
 IntervalRule: TypeAlias = Literal["known", "ignored", "refused"]
 Answer: TypeAlias = Callable[["Exchange"], Awaitable[None]]
 
@@ -113,6 +115,9 @@ class OpenAiServer:
         self.probed = 0
         self.takes_priority = False
         self.intervals: IntervalRule = "ignored"
+        self.ignored: set[str] = set()  # fields that it does not know
+        self.fault_in = 0  # which of the next short requests gets a 500, from 1
+        self.faults: list[Fault] = []  # next answers to short requests
         self.port = 0
         self.open = 0
         self.aborted = 0
@@ -157,7 +162,12 @@ class OpenAiServer:
         return not exchange.closes
 
     async def _answer(self, exchange: Exchange, reader: asyncio.StreamReader) -> None:
-        if self.key and exchange.headers.get("authorization") != f"Bearer {self.key}":
+        short = not exchange.body.get("stream")
+        if self.faults and short:
+            await exchange.send(*self.faults.pop(0))
+        elif short and self._is_faulty():
+            await exchange.send(500, "a moment")
+        elif self.key and exchange.headers.get("authorization") != f"Bearer {self.key}":
             await exchange.send(401, {"error": {"message": "wrong key"}})
         elif exchange.path == "/v1/models":
             self.probed += 1
@@ -173,12 +183,23 @@ class OpenAiServer:
         else:
             await exchange.send(404, {"detail": "Not Found"})
 
+    def _is_faulty(self) -> bool:
+        """Whether it is the turn of the short request that fails."""
+        turn = self.fault_in == 1
+        self.fault_in = max(self.fault_in - 1, 0)
+        return turn
+
     async def _completion(self, exchange: Exchange, reader: asyncio.StreamReader) -> None:
         body = exchange.body
         if body.get("priority") and not self.takes_priority:
             await exchange.send(400, {"error": {"message": "no priority scheduling"}})
         elif not self._takes_interval(exchange):
             await exchange.send(400, {"error": {"message": "stream_interval"}})
+        elif wrong := [n for n, kind in KINDS.items() if not isinstance(body.get(n, kind()), kind)]:
+            if not self.ignored.issuperset(wrong):
+                await exchange.send(400, {"error": {"message": f"{wrong} is of another type"}})
+            else:
+                await exchange.complete()
         elif not body.get("stream"):
             await exchange.complete()
         else:

@@ -70,6 +70,10 @@ class Startable(Protocol):
 
     proven: bool  # set once it has served
 
+    @property
+    def reason(self) -> str:
+        """Why it does not serve yet; empty if that is not known."""
+
     async def failed(self) -> StartupFailure:
         """Wait until it failed for good; returns the reason."""
 
@@ -88,7 +92,8 @@ async def engine_ready(
                 raise failed.result()
         if not ready.done():
             limit = f"{within_s:.0f} s (LMAAS_MAX_ENGINE_START_S)"
-            raise StartupFailure(f"the engine did not serve its model within {limit}")
+            reason = next((f": {each.reason}" for each in started if each.reason), "")
+            raise StartupFailure(f"the engine did not serve its model within {limit}{reason}")
         for each in started:
             each.proven = True
     finally:

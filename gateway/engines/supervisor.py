@@ -79,6 +79,11 @@ class EngineSupervisor:
         self._process = await self._spawn()
         self._watch = asyncio.create_task(self._keep_alive())
 
+    @property
+    def reason(self) -> str:
+        """The last line of the engine's log."""
+        return self._last_line()
+
     async def failed(self) -> StartupFailure:
         """Wait until the engine failed for good; returns the reason."""
         assert self._watch is not None

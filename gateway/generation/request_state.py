@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from datetime import datetime
-from math import ceil
+from math import ceil, inf
 from typing import Literal, TypeAlias
 from uuid import UUID
 
@@ -153,6 +153,8 @@ class RequestState:
         self.queued_again = False  # it waits to go on: its lock-step batch ran out of memory
         self.dispatched_s: float | None = None
         self.first_token_s: float | None = None
+        self.grew_s = 0.0  # when its last tokens came
+        self.grew_tokens = 0  # how many came then
         self.finished_s: float | None = None
         self._grew = grew or asyncio.Event()
 
@@ -188,9 +190,9 @@ class RequestState:
 
     @property
     def mean_logprob(self) -> float:
-        """Mean log probability of the answer's tokens; 0 without any."""
+        """Mean log probability of the answer's tokens; lower than any other without tokens."""
         scored = self.answer.logprobs
-        return sum(each.logprob for each in scored) / len(scored) if scored else 0.0
+        return sum(each.logprob for each in scored) / len(scored) if scored else -inf
 
     @property
     def limited_by(self) -> str | None:
@@ -421,6 +423,7 @@ class RequestState:
             self.preempted_s, self.suspended_at_s = self.preempted_until(now_s), None
         if self.first_token_s is None:
             self.first_token_s = now_s
+        self.grew_s, self.grew_tokens = now_s, len(tokens)
         stopped = self.answer.grow(tokens, logprobs)
         self._grew.set()
         return stopped

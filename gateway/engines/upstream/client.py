@@ -1,9 +1,11 @@
 """The client of one OpenAI-compatible server, behind the interface of engine clients."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 import structlog
@@ -44,20 +46,25 @@ class UpstreamEngine:
         wanted: str | None = None,
         max_running: int | None = None,
         silence_s: float = 60.0,
+        start_s: float = inf,
         hints: frozenset[Hint] = frozenset(),
+        others: bool = False,
     ) -> None:
-        """`wanted`: the model's name at the server. A server, or a stream, may be silent for so
-        long.
+        """`wanted`: the model's name at the server. All streams may be silent for `silence_s`, and
+        the server may load its model for `start_s`. `others`: there are servers besides this one.
         """
         self._server = server
         self._model = model
         self._wanted = wanted
         self._max_running = max_running
         self._silence_s = silence_s
+        self._start_s = start_s
         self._hints = hints
+        self._others = others
+        self._starting_since_s: float | None = None
         self._listener: EngineListener
         self._pool: StreamPool | None = None  # while it is connected
-        self._reason = ""
+        self.reason = ""
         self._follower: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[StartupFailure] | None = None
         self.proven = False  # it has served: later failures are waited for
@@ -134,31 +141,38 @@ class UpstreamEngine:
         """Connect, watch, and connect again, until cancelled."""
         while True:
             try:
-                probed = await probe(self._server, self._model, self._wanted)
+                await self._serve(await probe(self._server, self._model, self._wanted))
             except ServerUnusable as error:
                 self._report(str(error))
                 if not self.proven and self._failure and not self._failure.done():
                     self._failure.set_result(StartupFailure(f"LMAAS_UPSTREAM: {error}"))
             except ServerStarting as error:
-                self._listener.engine_starting(Starting(self._server.url, str(error)))
+                self._starting(str(error))
             except ServerUnreachable as error:
                 self._report(f"{self._server.url} does not answer: {error}")
             except Exception:
                 log.exception("upstream_probe_failed")
-            else:
-                await self._serve(probed)
             await asyncio.sleep(RETRY_S)
+
+    def _starting(self, phase: str) -> None:
+        """The server loads its model: it is waited for, but not for ever."""
+        now_s = time.monotonic()
+        since_s = self._starting_since_s = self._starting_since_s or now_s
+        if now_s - since_s <= self._start_s:
+            self._listener.engine_starting(Starting(self._server.url, phase))
 
     def _report(self, reason: str) -> None:
         """Log why the server is not connected, once."""
-        if reason != self._reason:
-            self._reason = reason
+        if reason != self.reason:
+            self.reason = reason
             log.warning("upstream_unavailable", reason=reason)
 
     async def _serve(self, probed: Probed) -> None:
         """Serve until the server is lost: what runs goes on when it answers again."""
         can = probed.capabilities
-        self.proven, self._reason = True, ""
+        self.proven, self.reason, self._starting_since_s = True, "", None
+        if can.kind == "vllm" and not can.salts:
+            log.warning("upstream_shares_prefixes", url=self._server.url)
         health = ServerHealth(self._server, self._model, self._wanted, can)
         connection = Connection(
             dialect_of(can, self._model),
@@ -175,6 +189,7 @@ class UpstreamEngine:
             connection,
             silence_s=self._silence_s,
             hints=self._hints,
+            others=self._others,
         )
         log.info(
             "upstream_connected",
@@ -185,7 +200,11 @@ class UpstreamEngine:
         )
         info = described(probed, self._model, self._server.url, pool.kv())
         self._listener.engine_ready(structs.replace(info, max_running=pool.limit))
-        reason = await _loss(pool, health)
+        try:
+            reason = await _loss(pool, health)
+        except Exception:
+            log.exception("upstream_watch_failed")
+            reason = "the watch over it failed"
         log.warning("engine_lost", url=self._server.url, reason=reason)
         pool.clear()
         self._pool = None
@@ -197,8 +216,8 @@ async def _loss(pool: StreamPool, health: ServerHealth) -> str:
     while True:
         await health.due(WATCH_S)
         pool.look_after(health.take_preemptions())
-        reason = await health.check(silent=pool.silent)
-        if reason is not None:
+        reason = await health.check(silent=pool.silent) or pool.broken
+        if reason:
             return reason
 
 

@@ -13,6 +13,7 @@ from gateway.engines.upstream.probe import find_model
 from gateway.engines.upstream.server import OK, UpstreamServer
 
 POLL_S: Final = 5.0
+AGAIN_S: Final = 1.0  # after a question without an answer
 MAX_MISSED: Final = 3  # questions in a row without an answer
 UNWELL: Final = range(500, 600)
 
@@ -42,7 +43,11 @@ class ServerHealth:
         return count
 
     async def due(self, within_s: float) -> None:
-        """Wait for a suspicion, this long at most."""
+        """Wait for a suspicion, this long at most; after a question without an answer, a while."""
+        if self._missed:
+            await asyncio.sleep(AGAIN_S)
+            self._next_s = 0.0
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._suspected.wait()
@@ -76,7 +81,6 @@ class ServerHealth:
             self._missed += 1
             if error.refused or self._missed >= MAX_MISSED:
                 return str(error)
-            self._suspected.set()
             return None
         self._missed = 0
         waiting, self._waiting = self._waiting[:before], self._waiting[before:]

@@ -1,5 +1,6 @@
 """Finds out what a server is and what it can do, by asking it."""
 
+import asyncio
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
@@ -9,22 +10,34 @@ from msgspec import Struct
 from engine.protocol import HOST_PLACEMENTS, EngineInfo, GrammarKind, KvState
 from gateway.engines.upstream.capabilities import Capabilities
 from gateway.engines.upstream.exposition import read_load, read_pages
-from gateway.engines.upstream.failures import ServerStarting, ServerUnusable
+from gateway.engines.upstream.failures import (
+    ServerStarting,
+    ServerUnreachable,
+    ServerUnusable,
+)
 from gateway.engines.upstream.local_model import LocalModel
-from gateway.engines.upstream.server import OK, UpstreamServer, message_of
+from gateway.engines.upstream.server import ANSWER_S, OK, UpstreamServer, message_of
 
 T = TypeVar("T")
 
 TRIAL_S: Final = 60.0  # one token, by a server that may compile kernels first
+PAUSES_S: Final = (0.2, 1.0)  # before an answer that may be momentary is asked for again
 STARTING: Final = 503
+TOO_MANY: Final = 429
+FAULTS: Final = 500
 DENIED: Final = (401, 403)
 MISSING: Final = (404, 405)
+COMPLETIONS: Final = "/v1/completions"
 MAX_LISTED: Final = 10
 GRAMMARS: Final[dict[GrammarKind, dict[str, str]]] = {
     "json_schema": {"json": '{"type": "object"}'},
     "regex": {"regex": "[a-z]+"},
     "lark": {"grammar": 'start: %json {"type": "object"}'},  # as llguidance reads it, like ours
 }
+
+
+class _Failure(Struct):
+    error: dict[str, Any] | str
 
 
 class _Meta(Struct):
@@ -107,13 +120,13 @@ async def find_model(server: UpstreamServer, model: LocalModel, wanted: str | No
 
 
 async def _model(server: UpstreamServer, model: LocalModel, wanted: str | None) -> _Model:
-    status, content = await server.fetch("/v1/models")
+    status, content = await _settled(server, "/v1/models")
     if status in DENIED:
         raise ServerUnusable(
             f"{server.url} refuses the key in LMAAS_UPSTREAM_API_KEY: {message_of(content)}"
         )
-    if status == STARTING:
-        raise ServerStarting(message_of(content))
+    if _momentary(status):
+        raise ServerUnreachable(f"/v1/models: status {status}: {message_of(content)}")
     if status in MISSING and wanted is not None:
         return _Model(wanted)
     listed = _decoded(content, _Models) if status == OK else None
@@ -137,8 +150,10 @@ async def _model(server: UpstreamServer, model: LocalModel, wanted: str | None) 
 async def _llama(server: UpstreamServer, model: LocalModel, found: _Model, props: _Props) -> Probed:
     """llama.cpp's server: its own route takes and returns token ids."""
     body = {"prompt": _trial_prompt(model), "n_predict": 1, "return_tokens": True}
-    status, content = await server.fetch("/completion", body, within_s=TRIAL_S)
+    status, content = await _settled(server, "/completion", body)
     answer = _decoded(content, _LlamaCompletion) if status == OK else None
+    if _momentary(status):
+        raise ServerUnreachable(f"/completion: status {status}: {message_of(content)}")
     if answer is None or not answer.tokens:
         raise ServerUnusable(
             f"{server.url}/completion answered with status {status}: {message_of(content)}"
@@ -167,11 +182,13 @@ async def _completions(server: UpstreamServer, model: LocalModel, found: _Model)
     text = {"prompt": model.codec.prompt_text(prompt)}
     answer, tokens_in = None, True
     for fields in ({"return_token_ids": True}, {}, text):
-        status, content = await _tried(server, {**trial, **fields})
+        status, content = await _settled(server, COMPLETIONS, {**trial, **fields})
         answer = _decoded(content, _Completion) if status == OK else None
         tokens_in = fields is not text
         if answer is not None:
             break
+    if answer is None and _momentary(status):
+        raise ServerUnreachable(f"{COMPLETIONS}: status {status}: {message_of(content)}")
     if answer is None:
         raise ServerUnusable(
             f"{server.url}/v1/completions answered with status {status}: {message_of(content)}; "
@@ -180,7 +197,7 @@ async def _completions(server: UpstreamServer, model: LocalModel, found: _Model)
     returned = bool(answer.choices and answer.choices[0].token_ids)
     version = await _read(server, "/version", _Version)
     vllm = returned and (found.owned_by == "vllm" or version is not None)
-    status, metrics = await server.fetch("/metrics")
+    status, metrics = await _settled(server, "/metrics")
     measured = status == OK and read_load(metrics) is not None
     return Probed(
         Capabilities(
@@ -191,8 +208,8 @@ async def _completions(server: UpstreamServer, model: LocalModel, found: _Model)
             token_answers=returned,
             grammars=await _grammars(server, trial) if vllm else (),
             priority=vllm and await _takes(server, trial | {"priority": 1}),
-            salts=vllm and await _takes(server, trial | {"cache_salt": "probe"}),
-            intervals=vllm and await _has_intervals(server, trial),
+            salts=vllm and await _knows(server, trial, "cache_salt", "probe", 0),
+            intervals=vllm and await _knows(server, trial, "stream_interval", 2, 0),
             metrics=measured,
         ),
         _context(found.max_model_len, model),
@@ -200,41 +217,68 @@ async def _completions(server: UpstreamServer, model: LocalModel, found: _Model)
     )
 
 
-async def _tried(server: UpstreamServer, body: dict[str, Any]) -> tuple[int, bytes]:
-    return await server.fetch("/v1/completions", body, within_s=TRIAL_S)
+async def _settled(
+    server: UpstreamServer, path: str, body: dict[str, Any] | None = None
+) -> tuple[int, bytes]:
+    """Status and body of an answer; what may be momentary is asked for again.
+
+    ServerStarting if the server says that it cannot serve yet: what stands in front of one that is
+    away sends the same status, without an error in OpenAI's shape.
+    """
+    within_s = ANSWER_S if body is None else TRIAL_S
+    for pause_s in (*PAUSES_S, None):
+        status, content = await server.fetch(path, body, within_s=within_s)
+        if status == STARTING and _decoded(content, _Failure) is not None:
+            raise ServerStarting(message_of(content))
+        if pause_s is None or not _momentary(status):
+            break
+        await asyncio.sleep(pause_s)
+    return status, content
+
+
+def _momentary(status: int) -> bool:
+    """Whether another answer may come later."""
+    return status == TOO_MANY or status >= FAULTS
 
 
 async def _takes(server: UpstreamServer, body: dict[str, Any]) -> bool:
     """Whether the server answers this request."""
-    status, _ = await _tried(server, body)
+    status, _ = await _settled(server, COMPLETIONS, body)
     return status == OK
 
 
-async def _has_intervals(server: UpstreamServer, trial: dict[str, Any]) -> bool:
-    """Whether the server sends tokens at intervals. One that does not know them ignores any."""
-    takes = await _takes(server, trial | {"stream_interval": 2})
-    return takes and not await _takes(server, trial | {"stream_interval": 0})
+async def _knows(
+    server: UpstreamServer, trial: dict[str, Any], name: str, right: object, wrong: object
+) -> bool:
+    """Whether the server reads a field: it takes a right value, and refuses a wrong one.
+
+    One that does not know the field ignores any.
+    """
+    if not await _takes(server, trial | {name: right}):
+        return False
+    return not await _takes(server, trial | {name: wrong})
 
 
 async def _grammars(server: UpstreamServer, trial: dict[str, Any]) -> tuple[GrammarKind, ...]:
     """The kinds of grammars that the server compiles; it answers others with an error."""
-    kinds: list[GrammarKind] = []
-    for kind, fields in GRAMMARS.items():
-        if await _takes(server, trial | {"structured_outputs": fields}):
-            kinds.append(kind)
-    return tuple(kinds)
+    found: list[GrammarKind] = [
+        kind
+        for kind, fields in GRAMMARS.items()
+        if await _takes(server, trial | {"structured_outputs": fields})
+    ]
+    if found and await _takes(server, trial | {"structured_outputs": 0}):
+        return ()  # it ignores them
+    return tuple(found)
 
 
 async def _has_metrics(server: UpstreamServer) -> bool:
-    status, content = await server.fetch("/metrics")
+    status, content = await _settled(server, "/metrics")
     return status == OK and read_load(content) is not None
 
 
 async def _read(server: UpstreamServer, path: str, kind: type[T]) -> T | None:
     """The answer of a route that not every server has."""
-    status, content = await server.fetch(path)
-    if status == STARTING:
-        raise ServerStarting(message_of(content))
+    status, content = await _settled(server, path)
     return _decoded(content, kind) if status == OK else None
 
 

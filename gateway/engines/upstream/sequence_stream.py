@@ -13,6 +13,7 @@ from gateway.engines.upstream.server import UpstreamServer
 
 MAX_FAILURES: Final = 4  # in a row without a token
 BACKOFF_S: Final = (0.1, 0.5, 2.0, 5.0)
+ESTIMATE_MARGIN: Final = 64  # tokens: text is encoded in other tokens than it was generated in
 END_S: Final = 1.0  # between an answer's end and its stream's, which frees the connection
 ENDS: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
 
@@ -21,7 +22,8 @@ class SequenceStream:
     """A sequence that a server is to run, with what it has generated.
 
     `order` is its place among those submitted. `started_s` is when its present attempt began,
-    `heard_s` when its last event came. `fresh` and `scored` were not reported yet. Its tokens come
+    `heard_s` when its last event came, `failing_s` when the first of the failed attempts ended that
+    followed each other without a token. `fresh` and `scored` were not reported yet. Its tokens come
     `at_once` together at most; the last one was that of the server's step `step`.
     """
 
@@ -40,6 +42,7 @@ class SequenceStream:
         self.suspended = False
         self.busy_since_s: float | None = None
         self.failures = 0
+        self.failing_s = 0.0
         self.deadline: asyncio.Timeout | None = None  # of its attempt, which it ends at once
         self.task: asyncio.Task[None] | None = None
 
@@ -58,8 +61,10 @@ class SequenceStream:
         tokens, self.fresh = self.fresh, []
         return tokens
 
-    def failed(self) -> float | None:
+    def failed(self, now_s: float) -> float | None:
         """Note a failed attempt; returns how long to wait before the next, None for no more."""
+        if not self.failures:
+            self.failing_s = now_s
         self.failures += 1
         return BACKOFF_S[self.failures - 1] if self.failures <= MAX_FAILURES else None
 
@@ -126,14 +131,19 @@ class SequenceStream:
                 )
             tokens, replayed = tokens[again:], replayed - again
             chunk.logprobs = chunk.logprobs[again:]
+        room = max(sequence.max_tokens - len(self.held), 0)
+        surplus = len(tokens) > (room if exact else room + ESTIMATE_MARGIN)
         if exact:
-            tokens = tokens[: max(sequence.max_tokens - len(self.held), 0)]
+            tokens = tokens[:room]
         if tokens:
             self.failures = 0
             self.held += tokens
             self.fresh += tokens
             self.scored += self._scores(chunk.logprobs, len(tokens))
-        return replayed, self._end(chunk, stop_id)
+        end = self._end(chunk, stop_id)
+        if end is None and surplus:
+            return replayed, Finish(sequence.id, "length")  # it would go on for ever
+        return replayed, end
 
     def _scores(self, scores: list[TokenLogprobs], count: int) -> list[TokenLogprobs]:
         """One score for each of `count` tokens, if they are wanted: the last one stands in for

@@ -1,6 +1,6 @@
 """HTTP to one server: short requests with a deadline, and streams of server-sent events."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -151,7 +151,7 @@ def _failure(response: httpx.Response, content: bytes) -> Exception:
     status = response.status_code
     reason = f"status {status}: {message_of(content)}"
     retry_after_s = _seconds(response.headers.get("Retry-After"))
-    if status == BUSY[0] or (status in BUSY and retry_after_s is not None):
+    if status == BUSY[0] or (status in BUSY and "Retry-After" in response.headers):
         return ServerBusy(reason, retry_after_s)
     if status in DENIED:
         return ServerDenied(reason)
@@ -182,4 +182,19 @@ def _seconds(retry_after: str | None) -> float | None:
 
 def _unreachable(error: httpx.HTTPError) -> ServerUnreachable:
     reason = str(error) or type(error).__name__
-    return ServerUnreachable(reason, refused=isinstance(error, httpx.ConnectError))
+    return ServerUnreachable(reason, refused=any(map(_refused, _causes(error))))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that it follows from."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _causes(each)
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        yield from _causes(cause)
+
+
+def _refused(error: BaseException) -> bool:
+    return isinstance(error, ConnectionRefusedError)

@@ -11,6 +11,7 @@ from gateway.errors import StartupFailure
 from gateway.settings import Settings
 
 CONNECTIONS: Final = 4096  # more than run at once
+VISIBLE: Final = re.compile(r"[\x21-\x7e]+")  # what a header with a key may have
 SEPARATOR: Final = re.compile(r"[\s,]+")
 
 
@@ -28,10 +29,15 @@ def upstreams(settings: Settings) -> list[Upstream]:
     may have commas in it.
     """
     urls = SEPARATOR.split((settings.upstream or "").strip())
-    given = settings.upstream_api_key
+    given = (settings.upstream_api_key or "").strip() or None
     if urls == [""]:
         return []
-    twice = [url for place, url in enumerate(urls) if url.rstrip("/") in _plain(urls[:place])]
+    if given is not None and not all(VISIBLE.fullmatch(part) for part in given.split()):
+        raise StartupFailure(
+            "LMAAS_UPSTREAM_API_KEY has a character that a key cannot have; accepted are visible "
+            "characters of ASCII"
+        )
+    twice = [url for place, url in enumerate(urls) if _plain(url) in map(_plain, urls[:place])]
     if twice:
         raise StartupFailure(f"LMAAS_UPSTREAM names {twice[0]} twice")
     if given is None or len(urls) == 1 or "," not in given:
@@ -59,9 +65,11 @@ def upstream_engine(settings: Settings, upstream: Upstream, model: LocalModel) -
         wanted=settings.upstream_model,
         max_running=settings.upstream_max_running or None,
         silence_s=settings.upstream_silence_s,
+        start_s=settings.max_engine_start_s,
         hints=frozenset(cast("list[Hint]", hints)),
+        others=len(upstreams(settings)) > 1,
     )
 
 
-def _plain(urls: list[str]) -> set[str]:
-    return {url.rstrip("/") for url in urls}
+def _plain(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v1")

@@ -25,7 +25,8 @@ class StepCounter:
     """Knows how far the server is by the stream that is furthest, and how far each stream is.
 
     A stream that delivers several tokens at once shows several steps. So that single steps are
-    known as well, one of the streams delivers each token by itself.
+    known as well, one stream of those that start delivers each token by itself. Until one does,
+    the place of a stream that starts is estimated by the time of recent steps.
     """
 
     def __init__(self) -> None:
@@ -79,9 +80,17 @@ class StepCounter:
         else:
             steps = max((len(stream.fresh) for stream in begun), default=0)
         self._steps += steps
+        unseen = 0 if steps else self._unseen(now_s, going)
         for stream in grown:
-            stream.step = self._steps
+            stream.step = self._steps + (unseen if stream in begun else 0)
         return self._counted(steps, now_s) if steps else None
+
+    def _unseen(self, now_s: float, going: Collection[SequenceStream]) -> int:
+        """The steps that have probably passed since the last count: no stream has shown them."""
+        if self._pace_s is None:
+            return 0
+        most = min((stream.at_once for stream in going), default=1) - 1
+        return min(round((now_s - self._counted_s) / self._pace_s), most)
 
     def _counted(self, steps: int, now_s: float) -> CountedSteps:
         took_s, self._counted_s = now_s - self._counted_s, now_s

@@ -45,9 +45,10 @@ class StepGrouper:
         if stream in self._first:
             self._first.remove(stream)
 
-    def starting(self, now_s: float) -> None:
-        """A sequence is submitted: without others, the server's next step begins now."""
-        if not self._active:
+    def starting(self, stream: SequenceStream, now_s: float) -> None:
+        """A stream is opened: without others, the server's next step begins now."""
+        alone = all(each is stream for each in self._active.values())
+        if alone and not self._grown:
             self._counter.begin(now_s)
 
     def grew(self, stream: SequenceStream, *, first: bool) -> None:

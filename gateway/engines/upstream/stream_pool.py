@@ -31,6 +31,8 @@ from gateway.engines.upstream.steps import StepGrouper
 BUSY_S: Final = 1.0  # after a 429 that says no time
 MAX_BUSY_S: Final = 30.0
 BUSY_PATIENCE_S: Final = 120.0  # of a sequence that the server keeps refusing
+MOST_SILENCES: Final = 4  # times `silence_s`: while tokens come together, events are rarer
+HUNG_SILENCES: Final = 5  # of one stream, while others get tokens
 
 log = structlog.get_logger()
 
@@ -61,14 +63,16 @@ class StreamPool:
         *,
         silence_s: float,
         hints: frozenset[Hint],
+        others: bool = False,
     ) -> None:
-        """A stream may be silent for `silence_s`."""
+        """All streams may be silent for `silence_s`. `others`: there are servers besides this."""
         self._server = server
         self._model = model
         self._listener = listener
         self._connection = connection
         self._silence_s = silence_s
         self._hints = hints
+        self._others = others
         self._concurrency = ConcurrencyLimit(connection.most_running)
         self._active: dict[SequenceId, SequenceStream] = {}
         self._queue: dict[SequenceId, SequenceStream] = {}
@@ -78,8 +82,10 @@ class StreamPool:
         )
         self._submitted = 0
         self._held_until_s = 0.0
-        self._heard_s = time.monotonic()
+        self._heard_s = self._grown_s = time.monotonic()
+        self._served_s: dict[int, float] = {}  # latest start of who began, by `preempt_first`
         self._tasks: set[asyncio.Task[None]] = set()
+        self.broken = ""  # why none of its streams gets on, though it answers
 
     @property
     def limit(self) -> int:
@@ -94,7 +100,13 @@ class StreamPool:
     @property
     def silent(self) -> bool:
         """Whether no stream has had an event for too long."""
-        return bool(self._active) and time.monotonic() - self._heard_s > self._silence_s
+        return bool(self._active) and time.monotonic() - self._heard_s > self._patience_s
+
+    @property
+    def _patience_s(self) -> float:
+        """How long all streams may be silent: longer while none of them has an event a token."""
+        running = (stream.at_once for stream in self._active.values() if stream.running)
+        return self._silence_s * min(min(running, default=1), MOST_SILENCES)
 
     def kv(self) -> KvState:
         """The server's KV memory, and what our sequences leave of it."""
@@ -145,8 +157,7 @@ class StreamPool:
         now_s = time.monotonic()
         waits = [now_s - s.started_s for s in self._active.values() if not s.running]
         self._concurrency.observe(now_s, self._running, max(waits, default=0.0))
-        if self.silent:
-            self._break_silent(now_s)
+        self._break_silent(now_s)
         self._fill()
 
     def clear(self) -> None:
@@ -178,11 +189,22 @@ class StreamPool:
     def _break_silent(self, now_s: float) -> None:
         """Break the streams that were silent for too long: each goes on in another one.
 
-        While others get tokens, a stream may wait for its turn in the server.
+        While others get tokens, a stream may wait for its turn in the server, but not be overtaken
+        by those that came later.
         """
+        patience_s = self._patience_s if self.silent else HUNG_SILENCES * self._silence_s
         for stream in self._active.values():
-            if now_s - max(stream.started_s, stream.heard_s) > self._silence_s and stream.deadline:
+            if now_s - max(stream.started_s, stream.heard_s) <= patience_s:
+                continue
+            if stream.deadline and (self.silent or stream.running or self._overtaken(stream)):
                 stream.deadline.reschedule(0.0)
+
+    def _overtaken(self, stream: SequenceStream) -> bool:
+        """Whether one that was to start after this stream has had its first token."""
+        return any(
+            yields >= stream.preempt_first and started_s > stream.started_s
+            for yields, started_s in self._served_s.items()
+        )
 
     def _fill(self) -> None:
         """Start queued sequences up to the limit."""
@@ -206,7 +228,7 @@ class StreamPool:
         del self._queue[stream.sequence.id]
         stream.suspended, stream.running = False, False
         stream.started_s = stream.heard_s = now_s
-        self._steps.starting(now_s)
+        self._steps.starting(stream, now_s)
         self._active[stream.sequence.id] = stream
         task = asyncio.create_task(self._run(stream), name=f"stream {stream.sequence.id}")
         stream.task = task
@@ -243,14 +265,19 @@ class StreamPool:
             try:
                 return await self._attempt(stream)
             except StreamBroken as error:
-                delay_s = stream.failed()
+                stream.running = False
+                delay_s = stream.failed(time.monotonic())
                 if delay_s is None:
+                    if self._others and self._grown_s < stream.failing_s:
+                        self.broken = f"its answers fail: {error}"
+                        await asyncio.get_running_loop().create_future()  # until it is lost
                     return Finish(name, "error", f"the server failed repeatedly: {error}")
                 self._steps.retries += 1
                 log.warning("stream_broken", sequence=name, reason=str(error))
                 if error.connection:
                     await self._connection.health.confirmed()
                 await asyncio.sleep(delay_s)
+                self._steps.starting(stream, time.monotonic())
             except ServerDenied as error:
                 await self._connection.health.confirmed(with_model=True)
                 raise RequestRefused(str(error)) from error
@@ -292,9 +319,12 @@ class StreamPool:
         self._heard_s = stream.heard_s = now_s
         stream.busy_since_s = None
         if stream.fresh:
+            self._grown_s = now_s
             first, stream.running = not stream.running, True
             self._steps.grew(stream, first=first)
             if first:
+                before_s = self._served_s.get(stream.preempt_first, 0.0)
+                self._served_s[stream.preempt_first] = max(before_s, stream.started_s)
                 self._concurrency.observe(now_s, self._running, 0.0)
 
     def _leave(self, stream: SequenceStream) -> bool:

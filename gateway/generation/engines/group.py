@@ -128,6 +128,11 @@ class EngineGroup:
         """Why an engine that answers is not used; empty if none is refused."""
         return next((session.refused for session in self if session.refused), "")
 
+    @property
+    def reason(self) -> str:
+        """Why no engine serves yet, if one is refused."""
+        return self.refused
+
     def patience_s(self, now_s: float) -> float:
         """How long requests wait on for lost engines if all stay silent; 0: no longer."""
         return max(session.patience_s(now_s) for session in self)

@@ -85,7 +85,14 @@ def first_free_s(
 
 
 def seconds_per_token(state: RequestState, now_s: float, step_s: float | None) -> float | None:
-    """Mean seconds per token since its first token; with fewer than two tokens `step_s`."""
+    """Mean seconds per token since its first token; with fewer than two tokens `step_s`.
+
+    Up to its last tokens, or to now if as many have not come for longer.
+    """
     if state.first_token_s is None or len(state.tokens) < 2:  # noqa: PLR2004 - one interval
         return step_s
-    return (now_s - state.first_token_s) / (len(state.tokens) - 1)
+    tokens = len(state.tokens)
+    return max(
+        (state.grew_s - state.first_token_s) / (tokens - 1),
+        (now_s - state.first_token_s) / (tokens - 1 + state.grew_tokens),
+    )

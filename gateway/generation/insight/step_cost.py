@@ -34,6 +34,7 @@ class StepCostLearner:
 
     def __init__(self) -> None:
         self._learned = LearnedCost(PRIOR, decay=1.0, lasting_weight=PRIOR_STEPS)
+        self._steps = 0
         self._total_amounts = [0.0] * len(PRIOR)
         self._total_s = 0.0
         self._total_error = 0.0
@@ -53,6 +54,7 @@ class StepCostLearner:
         self._recent_amounts = [
             RECENT_DECAY * a + b for a, b in zip(self._recent_amounts, amounts, strict=True)
         ]
+        self._steps += step.steps
         self._total_s += counted_s
         self._total_error += abs(estimate_s / counted_s - 1)
         self._total_amounts = [a + b for a, b in zip(self._total_amounts, amounts, strict=True)]
@@ -71,12 +73,12 @@ class StepCostLearner:
     @property
     def cost(self) -> LearnedStepCost | None:
         """What was learned; None before `MIN_STEPS` steps."""
-        steps = self._learned.outcomes
-        if steps < MIN_STEPS:
+        reports = self._learned.outcomes
+        if reports < MIN_STEPS:
             return None
         scale = self._total_s / self._learned.estimate(self._total_amounts)
         coefficients = LinearStepTime(*(scale * each for each in self._learned.coefficients))
-        return LearnedStepCost(coefficients, steps, self._total_error / steps)
+        return LearnedStepCost(coefficients, self._steps, self._total_error / reports)
 
 
 def _amounts(work: StepWork, steps: int) -> tuple[float, float, float, float, float]:

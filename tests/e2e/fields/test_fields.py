@@ -119,7 +119,7 @@ async def test_best_answers_are_returned_and_all_are_counted(client: openai.Asyn
 
     def mean_logprob(choice: Any) -> float:
         scores = choice.logprobs.token_logprobs
-        return sum(scores) / len(scores) if scores else 0.0
+        return sum(scores) / len(scores) if scores else float("-inf")
 
     ranked = sorted(every.choices, key=mean_logprob, reverse=True)
     assert [choice.text for choice in best.choices] == [choice.text for choice in ranked[:2]]

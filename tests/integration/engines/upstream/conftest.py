@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from engine.protocol import EngineInfo, Finish, Refused, Sequence, Starting, Step
-from gateway.engines.upstream import client, health
+from gateway.engines.upstream import client, health, probe
 from gateway.engines.upstream.client import UpstreamEngine
 from gateway.engines.upstream.local_model import LocalModel
 from gateway.engines.upstream.server import UpstreamServer
@@ -137,6 +137,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "RETRY_S", 0.02)
     monkeypatch.setattr(client, "WATCH_S", 0.02)
     monkeypatch.setattr(health, "POLL_S", 0.05)
+    monkeypatch.setattr(health, "AGAIN_S", 0.02)
+    monkeypatch.setattr(probe, "PAUSES_S", (0.01, 0.01))
     monkeypatch.setattr("gateway.engines.upstream.sequence_stream.BACKOFF_S", (0.0,) * 4)
 
 

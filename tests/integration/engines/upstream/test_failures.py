@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from engine.protocol import Grammar
-from gateway.engines.upstream import stream_pool
+from gateway.engines.upstream import health, sequence_stream, stream_pool
+from gateway.engines.upstream.exposition import ServerLoad, read_load
 from tests.integration.engines.upstream.conftest import (
     Listener,
     a_sequence,
     connected,
     started,
 )
-from tests.openai_server import VOCABULARY, Answer, Exchange, OpenAiServer
+from tests.openai_server import VOCABULARY, Answer, Exchange, Fault, OpenAiServer
 
 ANSWER = [11, 12, 13, 14, 15, 16]
 
@@ -74,6 +75,19 @@ async def refuse(exchange: Exchange) -> None:
     await exchange.send(400, {"error": {"message": "no such parameter"}})
 
 
+async def busy_until_a_date(exchange: Exchange) -> None:
+    headers = {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    await exchange.send(503, {"error": {"message": "overloaded"}}, headers)
+
+
+async def trickle(exchange: Exchange) -> None:
+    """Deliver the same token again and again."""
+    await exchange.begin()
+    while not exchange.closes:
+        await exchange.tokens(7)
+        await asyncio.sleep(0.01)
+
+
 async def foreign_token(exchange: Exchange) -> None:
     await exchange.begin()
     await exchange.tokens(VOCABULARY)
@@ -127,10 +141,15 @@ async def test_retries_are_bounded(server: OpenAiServer, listener: Listener) -> 
     assert "status 500: broken" in str(end.message)
 
 
+@pytest.mark.parametrize("failure", [busy, busy_until_a_date])
 async def test_busy_server_is_asked_again_when_it_says(
-    server: OpenAiServer, listener: Listener
+    server: OpenAiServer,
+    listener: Listener,
+    failure: Answer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server.script = [busy, busy]
+    monkeypatch.setattr(stream_pool, "BUSY_S", 0.01)
+    server.script = [failure, failure]
     listener.submit(a_sequence(), a_sequence("b", last=50))
     await listener.until(lambda: not listener.unfinished)
     assert listener.tokens["a"] == ANSWER
@@ -164,6 +183,79 @@ async def test_token_outside_the_vocabulary_names_the_wrong_model(
     listener.submit(a_sequence())
     await listener.until(lambda: listener.refused)
     assert "not the model that the server runs" in listener.refused["a"]
+
+
+@pytest.mark.parametrize("failure", [hang, begin_and_hang])
+async def test_hung_stream_goes_on_in_another_one_while_others_get_tokens(
+    server: OpenAiServer, listener: Listener, failure: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_pool, "HUNG_SILENCES", 1)
+    server.script = [failure, trickle]
+    listener.submit(a_sequence())
+    while not server.seen:
+        await asyncio.sleep(0)
+    listener.submit(a_sequence("b", tokens=100_000))
+    assert (await listener.end_of("a")).reason == "length"
+    assert listener.tokens["a"] == ANSWER
+    assert listener.unfinished == ["b"]
+    assert not listener.losses
+
+
+async def test_server_that_goes_on_beyond_the_limit_is_stopped(
+    server: OpenAiServer, listener: Listener
+) -> None:
+    server.script = [trickle]
+    listener.submit(a_sequence())
+    assert (await listener.end_of("a")).reason == "length"
+    assert listener.tokens["a"] == [7] * 6
+    while not server.aborted:
+        await asyncio.sleep(0.01)
+
+
+async def test_server_that_fails_every_request_is_lost_if_there_are_others(
+    server: OpenAiServer,
+) -> None:
+    async with connected(server, others=True) as listener:
+        server.script = [unavailable] * 5
+        listener.submit(a_sequence())
+        await listener.until(lambda: listener.losses)
+        await listener.end_of("a")
+    assert listener.tokens["a"] == ANSWER
+
+
+async def test_request_that_alone_fails_ends_where_there_are_others(
+    server: OpenAiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequence_stream, "BACKOFF_S", (0.1,) * 4)
+
+    async def fail_by_turns(exchange: Exchange) -> None:
+        await (unavailable if exchange.body["prompt"][-1] == 10 else trickle)(exchange)
+
+    async with connected(server, others=True) as listener:
+        server.script = [fail_by_turns] * 10
+        listener.submit(a_sequence("b", last=50, tokens=100_000))
+        await listener.until(lambda: listener.tokens)
+        listener.submit(a_sequence())
+        assert (await listener.end_of("a")).reason == "error"
+        assert not listener.losses
+
+
+async def test_failure_of_the_watch_loses_the_server_and_connects_again(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter([ValueError("a fault of ours")])
+
+    def fail_once(text: bytes) -> ServerLoad | None:
+        fault = next(faults, None)
+        if fault is not None:
+            raise fault
+        return read_load(text)
+
+    monkeypatch.setattr(health, "read_load", fail_once)
+    await listener.until(lambda: listener.losses)
+    listener.submit(a_sequence())
+    await listener.end_of("a")
+    assert len(listener.infos) == 2
 
 
 async def test_lost_server_resumes_everything_when_it_is_back(
@@ -244,6 +336,46 @@ async def test_start_fails_where_the_model_is_unknown(server: OpenAiServer) -> N
         assert "LMAAS_UPSTREAM_MODEL names one that it serves: x, y" in str(
             await listener.client.failed()
         )
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+async def test_answer_of_what_stands_before_a_server_is_waited_out(
+    server: OpenAiServer, status: int
+) -> None:
+    server.faults = [(status, "no healthy upstream", {})] * 7
+    async with connected(server) as listener:
+        assert not server.faults
+        assert not listener.phases, "it does not load a model"
+
+
+async def test_server_that_loads_its_model_says_so_for_a_bounded_time(
+    server: OpenAiServer,
+) -> None:
+    loading: Fault = (503, {"error": {"message": "Loading model"}}, {})
+    server.faults = [loading] * 3
+    async with connected(server) as listener:
+        assert listener.phases == ["Loading model"] * 3
+    server.faults = [loading] * 10
+    async with connected(server, start_s=0.0) as listener:
+        assert len(listener.phases) <= 1
+
+
+async def test_momentary_fault_takes_no_capability_away(server: OpenAiServer) -> None:
+    async with connected(server) as listener:
+        whole = listener.infos[0].probed
+    assert (whole["salts"], whole["grammars"]) == (True, "json_schema, regex, lark")
+    for place in range(1, 14):
+        server.fault_in = place
+        async with connected(server) as listener:
+            assert listener.infos[0].probed == whole
+        assert server.fault_in == 0, "a probe asks as often"
+
+
+async def test_fields_that_a_server_ignores_are_not_its_own(server: OpenAiServer) -> None:
+    server.ignored = {"cache_salt", "structured_outputs"}
+    async with connected(server) as listener:
+        probed = listener.infos[0].probed
+    assert (probed["salts"], probed["grammars"]) == (False, "")
 
 
 async def test_server_that_refuses_connections_is_waited_for(server: OpenAiServer) -> None:

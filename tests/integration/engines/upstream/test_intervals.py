@@ -7,6 +7,8 @@ import pytest
 from tests.integration.engines.upstream.conftest import a_sequence, connected
 from tests.openai_server import Exchange, IntervalRule, OpenAiServer
 
+SILENCE_S = 0.5
+
 
 def numbers(last: int, count: int) -> list[int]:
     """The server's answer to a prompt that ends with `last`."""
@@ -78,6 +80,37 @@ async def test_answer_goes_on_from_the_tokens_that_came_together(server: OpenAiS
         await listener.end_of("cut")
         go.set()
         await listener.end_of("each")
+    assert server.seen[1].body["stream_interval"] == 16
     assert listener.tokens["cut"] == numbers(50, 60)
     resumed = [each.body["prompt"] for each in server.seen if len(each.body["prompt"]) > 2]
     assert resumed == [[5, 50, *numbers(50, 20)]]
+
+
+async def test_silence_is_longer_while_no_stream_sends_each_token(server: OpenAiServer) -> None:
+    go, held = asyncio.Event(), asyncio.Event()
+
+    async def end_at_once(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.tokens(11)
+        await go.wait()
+        await exchange.tokens(12)
+        await exchange.end()
+
+    async def pause_twice_as_long(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.tokens(51)
+        held.set()
+        await asyncio.sleep(2 * SILENCE_S)
+        await exchange.tokens(*numbers(51, 5))
+        await exchange.end()
+
+    server.intervals, server.script = "known", [end_at_once, pause_twice_as_long]
+    async with connected(server, silence_s=SILENCE_S) as listener:
+        listener.submit(a_sequence("each", tokens=2, whole=True))
+        await listener.until(lambda: listener.tokens.get("each"))
+        listener.submit(a_sequence("together", last=50, whole=True))
+        await held.wait()
+        go.set()
+        await listener.until(lambda: not listener.unfinished)
+    assert listener.tokens["together"] == numbers(50, 6)
+    assert not sum(step.retries for step in listener.steps)

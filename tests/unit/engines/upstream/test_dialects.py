@@ -164,6 +164,12 @@ def test_metrics_give_load_and_memory() -> None:
     assert read_load(text) == ServerLoad(running=1, waiting=0, kv_usage=0.25, preemptions=7)
     assert read_pages(text) == (64, 16)
     assert read_load(b"other 1\n") is None
+
+
+@pytest.mark.parametrize("value", [b"+Inf", b"-Inf", b"NaN", b"-1", b"+", b"e", b""])
+def test_load_that_is_no_number_is_left_out(value: bytes) -> None:
+    text = b'vllm:kv_cache_usage_perc{engine="0"} ' + value + b"\nvllm:num_requests_running 2.0\n"
+    assert read_load(text) == ServerLoad(running=2)
     assert read_pages(b'vllm:cache_config_info{num_gpu_blocks="None",block_size="16"} 1') is None
 
 

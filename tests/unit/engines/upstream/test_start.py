@@ -19,6 +19,9 @@ from gateway.settings import Settings, read_settings
         ("http://a,http://b", "k", [("http://a", "k"), ("http://b", "k")]),
         (" http://a , http://b ", "k, l", [("http://a", "k"), ("http://b", "l")]),
         ("http://a http://b", "k,", [("http://a", "k"), ("http://b", None)]),
+        ("http://a", " sk-key\n", [("http://a", "sk-key")]),
+        ("http://a,http://b", "sk-key\n", [("http://a", "sk-key"), ("http://b", "sk-key")]),
+        ("http://a", "\n", [("http://a", None)]),
     ],
 )
 def test_servers_have_their_keys(
@@ -32,6 +35,9 @@ def test_servers_have_their_keys(
     ("named", "keys", "reason"),
     [
         ("http://a,http://a/", None, "names http://a/ twice"),
+        ("http://a/v1,http://a", None, "names http://a twice"),
+        ("http://a", "sk-\u2026", "a character that a key cannot have"),
+        ("http://a", "sk-\x00k", "a character that a key cannot have"),
         ("http://a,http://b,http://c", "k,l", "has 2 keys, and LMAAS_UPSTREAM 3 servers"),
     ],
 )
@@ -40,18 +46,30 @@ def test_what_does_not_fit_is_named(named: str, keys: str | None, reason: str) -
         upstreams(Settings(upstream=named, upstream_api_key=keys))
 
 
-@pytest.mark.parametrize("named", ["ftp://a", "http://a,b", "http://", "http://a;http://b c"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        "ftp://a",
+        "http://a,b",
+        "http://",
+        "http://a;http://b c",
+        "http://user:pass@a",
+        "http://a?model=b",
+        "http://a:80a1",
+        "http://a#b",
+    ],
+)
 def test_what_is_no_list_of_addresses_is_refused(named: str) -> None:
     with pytest.raises(StartupFailure, match="LMAAS_UPSTREAM"):
         read_settings({"LMAAS_UPSTREAM": named})
 
 
 def test_addresses_may_be_separated_by_commas_or_spaces() -> None:
-    settings = read_settings({"LMAAS_UPSTREAM": "http://a:8001/v1, https://b http://c"})
+    settings = read_settings({"LMAAS_UPSTREAM": "http://a:8001/v1, https://b http://[::1]:80"})
     assert [each.url for each in upstreams(settings)] == [
         "http://a:8001/v1",
         "https://b",
-        "http://c",
+        "http://[::1]:80",
     ]
 
 

@@ -101,13 +101,12 @@ def test_tokens_that_come_together_count_as_their_steps(
     names = iter(range(10_000))
     for starts, ends in given_events:
         server.step(frozenset(map(str, ends)))
-        for _ in range(starts):
+        for _ in range(max(starts, not server.running)):
             server.start(str(next(names)), at_once)
-    server.step(frozenset(stream.sequence.id for stream in server.running))
-    assert server.steps <= len(given_events) + 1, "no more than there were"
-    untold = len(given_events) + 1 - server.steps
-    assert untold == 0 or any(starts for starts, _ in given_events)
-    assert all(each.steps > 0 and each.took_s > 0 for each in server.counted)
+    server.step(frozenset(stream.sequence.id for stream in [*server.running, *server.starting]))
+    assert server.steps == len(given_events) + 1
+    assert sum(each.took_s for each in server.counted) == server.now_s
+    assert all(each.steps > 0 for each in server.counted)
 
 
 def test_lone_stream_shows_every_step() -> None:
@@ -127,6 +126,29 @@ def test_first_tokens_that_come_at_the_same_time_are_of_as_many_steps() -> None:
     found = counter.count(1.5, [stream], [stream], [stream])
     assert found is not None
     assert (found.steps, found.took_s, found.work.prompt_tokens) == (3, 1.5, PROMPT)
+
+
+def test_stream_that_starts_between_two_deliveries_is_placed_by_time() -> None:
+    server = Server()
+    server.start("together", 16)
+    for _ in range(17 + 7):
+        server.step()
+    server.start("each", 1)
+    for _ in range(9):
+        server.step()
+    assert [each.steps for each in server.counted] == [1, 16, 9, 1, 1, 1, 1, 1, 1, 1]
+    assert [each.took_s / each.steps for each in server.counted] == [STEP_S] * 10
+
+
+def test_time_without_work_is_of_no_step() -> None:
+    server = Server()
+    server.start("a")
+    server.step()
+    server.step(frozenset("a"))
+    server.now_s += 60.0
+    server.start("b")
+    server.step()
+    assert [(each.steps, each.took_s) for each in server.counted] == [(1, STEP_S)] * 3
 
 
 def test_work_is_of_all_that_run_and_not_of_those_that_deliver() -> None:

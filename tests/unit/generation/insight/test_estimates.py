@@ -80,7 +80,8 @@ async def test_pace_is_the_requests_own_after_two_tokens(
     assert seconds_per_token(state, 5.0, 0.25) == 0.25
     state.grow([1], 4.0)
     state.grow([2, 3, 4], 4.5)
-    assert seconds_per_token(state, 5.5, 0.25) == 0.5
+    assert seconds_per_token(state, 4.6, 0.25) == pytest.approx(0.5 / 3), "of those that came"
+    assert seconds_per_token(state, 7.0, 0.25) == 0.5, "as many more have come by now at most"
 
 
 async def test_first_free_time_is_the_first_expected_end(scene: SchedulerScene) -> None:
