@@ -296,6 +296,16 @@ class LimitReached(OverLimit):
         self.standings = standings or {}
 
 
+class LineAboveLimit(InvalidRequest):
+    """The line of a batch needs more than a limit allows at all."""
+
+    code = "line_above_limit"
+    remedy = (
+        "Lower `max_tokens` or `n` of the line. `message` names the limit; an operator can raise "
+        "it (`lmaas admin limits set`)."
+    )
+
+
 class TenantBatchesFull(OverLimit):
     """The tenant has as many batches that have not ended as it may."""
 

@@ -66,6 +66,8 @@ async def _serve(
                 _print_keys(node, url)
                 try:
                     await serving
+                    if node.service.stopping:  # else the server ended by itself
+                        await node.jobs.drain(settings.drain_s)
                 finally:
                     await dashboard.close()
     finally:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from contextlib import suppress
 from itertools import islice
+from math import isinf
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -13,7 +14,15 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.errors import GenerationFailed, LimitReached, LmaasError, OverLimit, Unavailable
+from gateway.errors import (
+    GenerationFailed,
+    LimitReached,
+    LineAboveLimit,
+    LmaasError,
+    OverLimit,
+    TenantQueueFull,
+    Unavailable,
+)
 from gateway.event_wait import wait_for_event
 from gateway.generation.request import GenerationRequest, RecordKey
 from gateway.generation.request_state import RequestState
@@ -123,6 +132,7 @@ class JobRunner:
         self._claiming = True
         self._woken = asyncio.Event()
         self._reported = asyncio.Event()
+        self._fewer = asyncio.Event()  # lines are held than before
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -133,8 +143,19 @@ class JobRunner:
         ]
 
     def stop_claiming(self) -> None:
-        """Claim no further line; those that are held may end."""
+        """Claim and start no further line; those that run may end."""
         self._claiming = False
+        started = {line for line, _ in self.running()}
+        for line, held in list(self._held.items()):
+            if held.follower is not None and line not in started:
+                self._drop(held)
+                self._claimed.append(line)  # which are given back at the end
+
+    async def wait_for_running(self) -> None:
+        """Wait until no line runs, and all outcomes are written."""
+        while self._held:
+            self._fewer.clear()
+            await self._fewer.wait()
 
     def wake(self) -> None:
         """Look for lines soon."""
@@ -207,7 +228,8 @@ class JobRunner:
             self._woken.clear()
             wait_s = POLL_S
             try:
-                await self._queue_claimed()
+                if self._claiming:
+                    await self._queue_claimed()
                 if await self._claim():
                     continue
                 retry_s = RETRY_S
@@ -241,6 +263,9 @@ class JobRunner:
             for line, prepared in zip(lines, found, strict=True):
                 if not self._claimed or self._claimed[0] is not line:
                     continue  # it was dropped meanwhile
+                if isinstance(prepared, TenantQueueFull):
+                    await self._set_aside(line, prepared)
+                    continue
                 if isinstance(prepared, OverLimit | Unavailable):
                     raise prepared
                 if isinstance(prepared, BaseException):
@@ -252,25 +277,32 @@ class JobRunner:
     async def _queued(self, line: JobLine, prepared: PreparedRequest) -> bool:
         """Queue a line; False if it is no longer the first of the claimed.
 
-        If a limit refuses it, it waits again, with all of its app.
+        If a limit refuses it, it waits again, with all of its app; it fails if no wait is enough.
         """
         try:
             await self._queue(line, prepared)
-        except LimitReached as refused:
-            app = line.request.caller.app_id
-            self._paused.pause(app, refused.retry_after_s or 0.0)
-            waiting = [each for each in self._claimed if each.request.caller.app_id == app]
-            await self._source.release(waiting)
-            for each in waiting:
-                with suppress(ValueError):  # it was dropped meanwhile
-                    self._claimed.remove(each)
-            log.info("batch_lines_over_limit", app=str(app), limit=refused.limit)
+        except (LimitReached, TenantQueueFull) as refused:
+            if line in self._claimed and isinf(refused.retry_after_s or 0.0):
+                self._fail(line, LineAboveLimit(refused.message))
+            else:
+                await self._set_aside(line, refused)
         except (OverLimit, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001  the other lines run
             if line in self._claimed:  # else it was dropped meanwhile
                 self._fail(line, error)
         return bool(self._claimed) and self._claimed[0] is line
+
+    async def _set_aside(self, line: JobLine, refused: OverLimit) -> None:
+        """Give all claimed lines of this one's app back, and pause the app."""
+        app = line.request.caller.app_id
+        self._paused.pause(app, refused.retry_after_s or 0.0)
+        waiting = [each for each in self._claimed if each.request.caller.app_id == app]
+        await self._source.release(waiting)
+        for each in waiting:
+            with suppress(ValueError):  # it was dropped meanwhile
+                self._claimed.remove(each)
+        log.info("batch_lines_over_limit", app=str(app), reason=refused.message)
 
     async def _queue(self, line: JobLine, prepared: PreparedRequest) -> None:
         states = await self._service.start_line(line.request, prepared, line.key)
@@ -305,6 +337,7 @@ class JobRunner:
         held.follower.cancel()
         held.follower = None
         del self._held[held.line]
+        self._fewer.set()
         for state in held.states:
             self._service.cancel(state)
 
@@ -345,6 +378,7 @@ class JobRunner:
         for held, _ in some:
             self._outcomes.popleft()
             del self._held[held.line]
+        self._fewer.set()
 
 
 def _needed_tokens(state: RequestState) -> float:

@@ -20,7 +20,7 @@ from gateway.api.openai.streams import IdleComments, event_stream
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.usage.rate_limits import LIMIT, hold_headers
 from gateway.errors import ClientGone
-from gateway.generation.answer import stream_pieces
+from gateway.generation.answer import stream_pieces, work_us_of
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
 from gateway.generation.text.growing_answer import Piece
@@ -30,13 +30,10 @@ Body = TypeVar("Body")
 MEMORY: Final = "x-lmaas-kv"
 MEMORY_REASON: Final = "x-lmaas-kv-reason"
 UNDECIDED: Final = "undecided"
-TOKEN_US: Final = 10  # CPU time to decode a token of an answer
 LARGE_BODY: Final = 1 << 20  # bytes; a larger one is sent in pieces
 BODY_PIECE: Final = 256 << 10
-CALL_US: Final = 4  # the same, to find calls in it
 EXPECTED_WAIT: Final = "x-lmaas-expected-wait-ms"
 EXPECTED_BAND: Final = "x-lmaas-expected-wait-band-ms"
-CANDIDATE_US: Final = 6  # the same, to build and encode one of its candidates
 
 
 class AnswerFormat(Struct, Generic[Body], frozen=True):
@@ -111,12 +108,8 @@ async def _encoded(
     form: AnswerFormat[Body], index: int, state: RequestState, service: GenerationService
 ) -> bytes:
     """A choice that has ended without an error, as JSON."""
-    logprobs = state.request.logprobs
-    candidates = 0 if logprobs is None else 1 + logprobs
-    call_us = 0 if state.calls is None else CALL_US
-    work_us = (TOKEN_US + CANDIDATE_US * candidates + call_us) * len(state.tokens)
     return await service.workers.finish(
-        state.tenant, work_us, partial(encode_choice, form, index, state)
+        state.tenant, work_us_of(state), partial(encode_choice, form, index, state)
     )
 
 

@@ -24,6 +24,7 @@ from gateway.jobs.batches.claims.attempts import (
 )
 from gateway.jobs.batches.lines import delete_lines
 from gateway.jobs.batches.output_lines import CANCELLED, EXPIRED, line_id, unanswered
+from gateway.jobs.batches.portions import portions
 from gateway.jobs.batches.states import CANCELLABLE, UNFINISHED, LineState
 from models import Batch, BatchLine
 
@@ -182,31 +183,34 @@ async def _count(session: AsyncSession, batch: Batch) -> None:
 async def _lines(
     session: AsyncSession, batch_id: UUID, states: Sequence[LineState]
 ) -> AsyncGenerator[Any, None]:
-    """The lines in these states by number, a page at a time."""
+    """The lines in these states by number, a portion at a time."""
     after = 0
+    of_job = BatchLine.batch_id == batch_id, BatchLine.state.in_(states)
     while True:
-        page = await session.execute(
-            select(
-                BatchLine.batch_id,
-                BatchLine.number,
-                BatchLine.custom_id,
-                BatchLine.state,
-                BatchLine.result,
-            )
-            .where(
-                BatchLine.batch_id == batch_id,
-                BatchLine.number > after,
-                BatchLine.state.in_(states),
-            )
+        sizes = await session.execute(
+            select(BatchLine.number, func.coalesce(func.octet_length(BatchLine.result), 0))
+            .where(*of_job, BatchLine.number > after)
             .order_by(BatchLine.number)
             .limit(PAGE_LINES)
         )
-        rows = page.all()
-        for row in rows:
-            yield row
-        if len(rows) < PAGE_LINES:
+        page = [(number, size) for number, size in sizes]
+        for portion in portions(page, lambda each: each[1]):
+            lines = await session.execute(
+                select(
+                    BatchLine.batch_id,
+                    BatchLine.number,
+                    BatchLine.custom_id,
+                    BatchLine.state,
+                    BatchLine.result,
+                )
+                .where(*of_job, BatchLine.number.between(portion[0][0], portion[-1][0]))
+                .order_by(BatchLine.number)
+            )
+            for line in lines.all():
+                yield line
+        if len(page) < PAGE_LINES:
             return
-        after = rows[-1].number
+        after = page[-1][0]
 
 
 def _result(line: Any) -> bytes:

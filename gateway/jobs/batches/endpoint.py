@@ -30,8 +30,11 @@ class Endpoint(Protocol):
     def read(self, body: bytes, caller: Caller, model: str) -> GenerationRequest:
         """The request in a body. LmaasError as of the route, and for what a job cannot have."""
 
-    def answer(self, body: bytes, states: Sequence[RequestState], served: ServedName) -> bytes:
-        """The answer to a body as JSON, of the states of all its choices, which have ended."""
+    def kept(self, body: bytes) -> bytes:
+        """What `answer` needs of a body: it is kept while the line runs, so it is small."""
+
+    def answer(self, kept: bytes, states: Sequence[RequestState], served: ServedName) -> bytes:
+        """The answer as JSON, of the states of all choices, which have ended."""
 
     def error(self, error: LmaasError) -> tuple[int, bytes]:
         """The HTTP status and the body, as JSON, of an error."""

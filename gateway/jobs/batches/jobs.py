@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -115,6 +116,12 @@ class BatchJobs:
     def stop_claiming(self) -> None:
         """Start no further line; those that run may finish."""
         self.runner.stop_claiming()
+
+    async def drain(self, within_s: float) -> None:
+        """Wait for the lines that run, this long at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.runner.wait_for_running()
 
     async def close(self) -> None:
         """Stop, and leave the lines that have not ended to other gateways."""

@@ -1,5 +1,6 @@
 """The lines of jobs in the database as the source of a gateway's runner."""
 
+import asyncio
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from functools import partial
 from typing import Final, TypeAlias
@@ -7,14 +8,15 @@ from uuid import UUID
 
 import structlog
 from msgspec.structs import replace
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
 from gateway.database.translation import is_refused
 from gateway.errors import GenerationFailed, LmaasError, OverLimit, Unavailable
-from gateway.generation.request import RecordKey
+from gateway.generation.answer import work_us_of
+from gateway.generation.request import GenerationRequest, RecordKey
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
 from gateway.history.requests import made_at
@@ -22,8 +24,9 @@ from gateway.jobs.batches.callers import read_callers
 from gateway.jobs.batches.claims.attempts import is_outage
 from gateway.jobs.batches.claims.claiming import MAX_ATTEMPTS, claim_lines
 from gateway.jobs.batches.claims.companions import Place
-from gateway.jobs.batches.endpoint import Endpoints, ServedName
+from gateway.jobs.batches.endpoint import Endpoint, Endpoints, ServedName
 from gateway.jobs.batches.output_lines import HTTP_OK, line_id, responded
+from gateway.jobs.batches.portions import PORTION_BYTES, portions
 from gateway.jobs.batches.results import LineResult, owned_elsewhere, write_results
 from gateway.jobs.batches.states import LineState
 from gateway.jobs.runner import JobLine, LineOutcome, LineSource
@@ -33,20 +36,21 @@ from models import Batch, BatchLine
 
 log = structlog.get_logger()
 
-TOKEN_US: Final = 10  # CPU time to decode a token of an answer
-BYTES_PER_US: Final = 64  # the same, to read the bytes of a body
+BYTES_PER_US: Final = 64  # of CPU time, to read a body
+MAX_RESULT_BYTES: Final = 64 << 20
+UNKNOWN: Final = PORTION_BYTES  # the size of what cannot be read
 
 _Body: TypeAlias = bytes | SQLAlchemyError | None  # of a line, or why it cannot be read
 
 
 class ClaimedLine(JobLine, frozen=True, kw_only=True, eq=False):
-    """A line that this gateway is to run, as its request."""
+    """A line that this gateway is to run, as its request, and what its answer needs of its body."""
 
     batch_id: UUID
     number: int
     custom_id: str | None
     endpoint: str
-    body: bytes
+    kept: bytes
 
 
 class BatchLines(LineSource):
@@ -73,6 +77,7 @@ class BatchLines(LineSource):
         self._observe = observe
         self._held: set[tuple[UUID, int]] = set()  # what the runner has
         self._results: dict[JobLine, LineResult] = {}  # of outcomes that are not written yet
+        self._reading: dict[JobLine, asyncio.Task[LineResult]] = {}
         self._doubtful = False  # whether lines may be claimed that the runner does not have
 
     async def claim(self, count: int, without: Collection[UUID] = ()) -> Sequence[JobLine]:
@@ -92,21 +97,23 @@ class BatchLines(LineSource):
             callers = await read_callers(session, jobs)
             found = await session.scalars(select(Batch).where(Batch.id.in_(jobs)))
             batches = {batch.id: batch for batch in found}
-        bodies = await self._bodies([(row.batch_id, row.number) for row in rows])
         claimed: list[JobLine] = []
         unusable: list[LineResult] = []
-        for row in rows:
-            batch = batches[row.batch_id]
-            if (row.batch_id, row.number) not in bodies:
-                continue  # its job ended meanwhile
-            body = bodies[row.batch_id, row.number]
-            try:
-                claimed.append(await self._read(row, body, batch, callers[batch.id]))
-            except Exception as error:  # noqa: BLE001  the other lines run
-                failure = self._failure(error, batch.id, row.number)
-                unusable.append(
-                    self._failed(batch.id, row.number, row.custom_id, batch.endpoint, failure)
-                )
+        sizes = await self._sizes([(row.batch_id, row.number) for row in rows])
+        for portion in portions(rows, lambda row: sizes.get((row.batch_id, row.number), UNKNOWN)):
+            bodies = await self._bodies([(row.batch_id, row.number) for row in portion])
+            for row in portion:
+                batch = batches[row.batch_id]
+                if (row.batch_id, row.number) not in bodies:
+                    continue  # its job ended meanwhile
+                body = bodies[row.batch_id, row.number]
+                try:
+                    claimed.append(await self._read(row, body, batch, callers[batch.id]))
+                except Exception as error:  # noqa: BLE001  the other lines run
+                    failure = self._failure(error, batch.id, row.number)
+                    unusable.append(
+                        self._failed(batch.id, row.number, row.custom_id, batch.endpoint, failure)
+                    )
         if unusable:
             await self._write(unusable)
         self._held.update(_place(_claimed(line)) for line in claimed)
@@ -114,12 +121,14 @@ class BatchLines(LineSource):
         return claimed
 
     async def finished(self, outcomes: Sequence[LineOutcome]) -> None:
-        """Write the results of lines, all or none; repeating it has no effect. DatabaseLost."""
+        """Write the results of lines; repeating it has no effect. DatabaseLost."""
         for outcome in outcomes:
-            if outcome.line not in self._results:  # an answer can be read once
-                self._results[outcome.line] = await self._readable(outcome)
+            if outcome.line not in self._results:
+                self._results[outcome.line] = await self._read_once(outcome)
         try:
-            await self._write([self._results[outcome.line] for outcome in outcomes])
+            results = [self._results[outcome.line] for outcome in outcomes]
+            for portion in portions(results, _size):
+                await self._write(portion)
         except SQLAlchemyError as error:
             if not is_refused(error):
                 raise
@@ -149,6 +158,23 @@ class BatchLines(LineSource):
         )
         rows = await session.scalars(ours.order_by(BatchLine.batch_id, BatchLine.rank))
         return [row for row in rows if (row.batch_id, row.number) not in self._held]
+
+    async def _sizes(self, places: Sequence[Place]) -> dict[Place, int]:
+        """The bytes of the bodies of these lines, as far as they are known. DatabaseLost."""
+        if not places:
+            return {}
+        size = func.octet_length(BatchLine.body)
+        wanted = select(BatchLine.batch_id, BatchLine.number, size).where(
+            tuple_(BatchLine.batch_id, BatchLine.number).in_(places)
+        )
+        try:
+            async with transaction(self._sessions) as session:
+                rows = (await session.execute(wanted)).all()
+        except SQLAlchemyError as error:
+            if not is_refused(error):
+                raise
+            return {}
+        return {(batch_id, number): bytes_ or 0 for batch_id, number, bytes_ in rows}
 
     async def _bodies(self, places: Sequence[Place]) -> dict[Place, _Body]:
         """The bodies of the lines at these places, as far as there are such lines. DatabaseLost.
@@ -216,9 +242,9 @@ class BatchLines(LineSource):
             raise body
         assert body is not None, "a line that waits has a body"
         endpoint = self._endpoints[batch.endpoint]
-        read = partial(endpoint.read, body, caller, self._service.model)
+        read = partial(_request_and_kept, endpoint, body, caller, self._service.model)
         work_us = len(body) // BYTES_PER_US
-        request = await self._service.workers.finish(caller.tenant_id.hex, work_us, read)
+        request, kept = await self._service.workers.finish(caller.tenant_id.hex, work_us, read)
         prefix = SharedPrefix(row.prefix_id, row.prefix_tokens) if row.prefix_id else None
         return ClaimedLine(
             key=RecordKey(line_id(batch.id, row.number), made_at(batch.id)),
@@ -227,8 +253,23 @@ class BatchLines(LineSource):
             number=row.number,
             custom_id=row.custom_id,
             endpoint=batch.endpoint,
-            body=body,
+            kept=kept,
         )
+
+    async def _read_once(self, outcome: LineOutcome) -> LineResult:
+        """The result of an outcome.
+
+        An answer can be read once: if this is cancelled, the reading goes on, and the next call
+        returns what it read.
+        """
+        line = outcome.line
+        reading = self._reading.get(line) or asyncio.create_task(self._readable(outcome))
+        self._reading[line] = reading
+        try:
+            return await asyncio.shield(reading)
+        finally:
+            if reading.done():
+                del self._reading[line]
 
     async def _readable(self, outcome: LineOutcome) -> LineResult:
         """The result; that of a failure if the answer cannot be made into one."""
@@ -260,10 +301,16 @@ class BatchLines(LineSource):
             return self._failed(line.batch_id, line.number, line.custom_id, line.endpoint, error)
         tokens = sum(len(state.tokens) for state in outcome.states)
         served = ServedName(self._service.model, self._service.fingerprint)
-        answer = partial(self._endpoints[line.endpoint].answer, line.body, outcome.states, served)
+        answer = partial(self._endpoints[line.endpoint].answer, line.kept, outcome.states, served)
+        work_us = sum(map(work_us_of, outcome.states))
         body = await self._service.workers.finish(
-            line.request.caller.tenant_id.hex, TOKEN_US * tokens, answer
+            line.request.caller.tenant_id.hex, work_us, answer
         )
+        if len(body) > MAX_RESULT_BYTES:
+            raise GenerationFailed(
+                f"the answer has {len(body)} bytes as JSON; accepted in a batch are at most "
+                f"{MAX_RESULT_BYTES}: ask for fewer choices or log probabilities"
+            )
         return LineResult(
             batch_id=line.batch_id,
             number=line.number,
@@ -293,6 +340,16 @@ def _claimed(line: JobLine) -> ClaimedLine:
 def batch_of(line: JobLine) -> UUID:
     """The job of a line."""
     return _claimed(line).batch_id
+
+
+def _request_and_kept(
+    endpoint: Endpoint, body: bytes, caller: Caller, model: str
+) -> tuple[GenerationRequest, bytes]:
+    return endpoint.read(body, caller, model), endpoint.kept(body)
+
+
+def _size(result: LineResult) -> int:
+    return len(result.result or b"")
 
 
 def _place(line: ClaimedLine) -> tuple[UUID, int]:

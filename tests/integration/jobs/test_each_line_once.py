@@ -17,6 +17,7 @@ from gateway.jobs.batches.output_lines import line_id, responded
 from gateway.jobs.batches.results import LineResult, write_results
 from gateway.jobs.batches.states import LineState
 from models import Batch, BatchLine, BatchWorker
+from tests.conftest import Builder
 from tests.integration.jobs.conftest import MODEL, Gateway, MakeJob, change, reload
 
 LINES = 12
@@ -208,6 +209,22 @@ async def test_tenant_with_fewer_running_lines_goes_first(
 
     assert await claim(5) == [large.id] * 5
     assert await claim(3) == [small.id] * 3
+
+
+async def test_job_of_a_tenant_with_fewer_jobs_in_progress_is_worked_on_first(
+    sessions: Sessions, make_job: MakeJob, build: Builder
+) -> None:
+    app = await build.app()
+    ended = {"status": "finalizing", "outcome": "expired"}
+    await make_job(1, app=app)
+    earlier = [await make_job(1, app=app, **ended) for _ in range(2)]
+    later = await make_job(1, **ended)
+    gateway = await Gateway(sessions).started()
+    order = []
+    while (job := await gateway.ending.claim()) is not None:
+        order.append(job.id)
+        await gateway.ending.finish(job)
+    assert order == [later.id, *(each.id for each in earlier)]
 
 
 async def test_lines_of_an_app_over_its_limit_are_left_out(

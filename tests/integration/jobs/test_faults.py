@@ -1,7 +1,10 @@
 """Work on a job that fails for what was not foreseen: attempts are bounded, and others go on."""
 
+import asyncio
+import json
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +15,10 @@ from gateway.api.openai.batches.endpoints import ENDPOINTS
 from gateway.database.errors import Sessions
 from gateway.errors import DatabaseLost
 from gateway.generation.request import GenerationRequest
+from gateway.generation.text.growing_answer import Piece
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.jobs.batches import ending as ending_module
+from gateway.jobs.batches import source as source_module
 from gateway.jobs.batches.claims import attempts as attempts_module
 from gateway.jobs.batches.claims.attempts import pause_s
 from gateway.jobs.batches.claims.claiming import claim_lines
@@ -24,6 +29,7 @@ from gateway.jobs.batches.validation.validator import MAX_ATTEMPTS
 from gateway.jobs.runner import JobLine, LineOutcome
 from models import Batch, BatchLine
 from models.base import new_id
+from tests.conftest import PATIENCE_S
 from tests.integration.damage import LOSE, damaged, unreadable
 from tests.integration.jobs.conftest import Gateway, MakeJob, change, reload
 from tests.integration.jobs.test_validation import (
@@ -268,3 +274,70 @@ async def test_line_that_cannot_be_ended_at_all_holds_up_no_other(
     async with damaged(scene.sessions, "UPDATE", "batch_lines", refused):
         states = await finish(scene, answered, lambda outcome: outcome)
     assert states == {"a": LineState.COMPLETED, "poison": LineState.RUNNING}
+
+
+async def test_answer_that_is_too_large_fails_its_line_alone(
+    scene: Scene,
+    answered: Callable[[JobLine], LineOutcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(source_module, "MAX_RESULT_BYTES", 1_500)
+
+    def lengthen(outcome: LineOutcome) -> LineOutcome:
+        outcome.states[0].answer.grow([5, 6, 7] * 1_000, ())
+        return outcome
+
+    batch = await scene.validated(await scene.job([a_line(n, "king") for n in ("a", "poison")]))
+    lines = Lines(scene)
+    outcomes = [answered(line) for line in await lines.source.claim(9)]
+    await lines.source.finished([outcomes[0], lengthen(outcomes[1])])
+    assert await states_of(scene, batch) == DONE_AND_FAILED
+    failed = (await scene.lines(batch))[1].result
+    assert b"accepted in a batch are at most 1500" in (failed or b"")
+
+
+async def test_lines_larger_than_a_portion_are_claimed_and_written_one_by_one(
+    scene: Scene,
+    answered: Callable[[JobLine], LineOutcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.jobs.batches.portions.portions.__defaults__", (1,))
+    batch = await scene.validated(await scene.job([a_line(n, "king") for n in ("a", "b", "c")]))
+    lines = Lines(scene)
+    claimed = await lines.source.claim(9)
+    assert custom_ids([*claimed]) == ["a", "b", "c"]
+    await lines.source.finished([answered(line) for line in claimed])
+    assert set((await states_of(scene, batch)).values()) == {LineState.COMPLETED}
+    jobs = jobs_of(scene)
+    await jobs.end_jobs()
+    ended = await reload(scene.sessions, batch)
+    assert (ended.status, ended.completed) == ("completed", 3)
+
+
+async def test_answer_is_whole_though_its_reading_was_cancelled(
+    scene: Scene, answered: Callable[[JobLine], LineOutcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await scene.validated(await scene.job([a_line("a", "king")]))
+    lines = Lines(scene)
+    outcome = answered((await lines.source.claim(1))[0])
+    began, go, read = threading.Event(), threading.Event(), outcome.states[0].read_parts
+
+    def slowly(*, ended: bool) -> Iterator[Piece]:
+        began.set()
+        go.wait(PATIENCE_S)
+        yield from read(ended=ended)
+
+    monkeypatch.setattr(outcome.states[0], "read_parts", slowly)
+    monkeypatch.setattr(scene.service.workers, "_short_us", -1)  # in a thread
+    writing = asyncio.create_task(lines.source.finished([outcome]))
+    await asyncio.to_thread(began.wait, PATIENCE_S)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    again = asyncio.create_task(lines.source.finished([outcome]))
+    go.set()
+    await again
+    [line] = await scene.lines(batch)
+    assert line.state == LineState.COMPLETED
+    assert line.result is not None
+    message = json.loads(line.result)["response"]["body"]["choices"][0]["message"]
+    assert message["content"]

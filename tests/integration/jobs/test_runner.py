@@ -11,11 +11,13 @@ from uuid import UUID
 
 import httpx
 import pytest
+from msgspec import structs
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from engine.protocol import Sampling
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor
+from gateway.errors import LineAboveLimit, TenantQueueFull
 from gateway.generation.request import GenerationRequest, RecordKey
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService, PreparedRequest
@@ -268,6 +270,72 @@ async def test_a_runner_that_stops_gives_back_what_has_not_ended(scene: JobScene
     ended = [outcome.line for outcome in source.outcomes]
     assert Counter([*ended, *source.released, *source.waiting]) == Counter(lines)
     assert source.released
+
+
+async def test_a_runner_that_drains_ends_what_runs_and_gives_back_the_rest(
+    scene: JobScene,
+) -> None:
+    lines = scene.lines(groups=16)
+    source = ListSource(lines)
+    async with running(scene, source) as runner:
+        await scene.until(lambda: any(state.tokens for state in scene.table.running.values()))
+        started = [line for line, _ in runner.running()]
+        runner.stop_claiming()
+        assert scene.waiting == 0
+        await runner.wait_for_running()
+        answered = {outcome.line for outcome in source.outcomes if not outcome.failure}
+        assert answered.issuperset(started)
+    assert Counter([*answered, *source.released, *source.waiting]) == Counter(lines)
+    assert source.released
+
+
+async def test_line_that_no_limit_could_grant_fails_and_holds_up_no_other(
+    scene: JobScene,
+) -> None:
+    short = scene.lines(groups=1)
+    long = JobLine(
+        key=RecordKey(UUID(int=999), STARTED),
+        request=structs.replace(short[0].request, prompt=(*short[0].request.prompt, *[9] * 99)),
+    )
+    budget = a_limit(value=len(long.request.prompt))
+    scene.scheduler.holds.ledger.use([budget])
+    source = RequeuingSource([long, *short[:1]])
+    async with running(scene, source):
+        await scene.until(lambda: len(source.outcomes) == 2)
+    failures = {outcome.line: outcome.failure for outcome in source.outcomes}
+    assert failures[short[0]] is None
+    assert isinstance(failures[long], LineAboveLimit)
+    assert "below" in str(failures[long])
+
+
+async def test_app_whose_texts_wait_holds_up_no_other(
+    scene: JobScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paused_apps, "MIN_PAUSE_S", 0.05)
+    monkeypatch.setattr(paused_apps, "MAX_PAUSE_S", 0.05)
+    lines = scene.lines(groups=2)
+    other = UUID(int=77)
+    for place in range(MEMBERS):
+        request = lines[place].request
+        caller = structs.replace(request.caller, app_id=other)
+        lines[place] = structs.replace(
+            lines[place], request=structs.replace(request, caller=caller)
+        )
+    full, prepare = [True], scene.service.prepare
+
+    async def refusing(request: GenerationRequest) -> PreparedRequest:
+        if full and request.caller.app_id == other:
+            raise TenantQueueFull("its texts wait", retry_after_s=0.1)
+        return await prepare(request)
+
+    monkeypatch.setattr(scene.service, "prepare", refusing)
+    source = RequeuingSource(lines)
+    async with running(scene, source):
+        await scene.until(lambda: len(source.outcomes) == MEMBERS)
+        assert not {outcome.line for outcome in source.outcomes} & set(lines[:MEMBERS])
+        full.clear()
+        await scene.until(lambda: len(source.outcomes) == len(lines))
+    check_each_once(source, lines)
 
 
 async def test_line_that_cannot_be_queued_fails_and_holds_up_no_other(

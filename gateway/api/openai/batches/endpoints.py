@@ -70,10 +70,14 @@ class LineEndpoint(Endpoint):
         # An app's memory is for its other requests: lines of jobs have theirs on the device.
         return self._to_request(data, msgspec.structs.replace(caller, memory="device"))
 
-    def answer(self, body: bytes, states: Sequence[RequestState], served: ServedName) -> bytes:
+    def kept(self, body: bytes) -> bytes:
+        """The fields that the answer repeats."""
+        return msgspec.json.encode(msgspec.json.decode(body, type=_SentTier))
+
+    def answer(self, kept: bytes, states: Sequence[RequestState], served: ServedName) -> bytes:
         """The answer as the endpoint's route gives it."""
         first, form = states[0], self._form
-        sent = msgspec.json.decode(body, type=_SentTier).service_tier
+        sent = msgspec.json.decode(kept, type=_SentTier).service_tier
         tier: str | UnsetType = UNSET if sent is None else first.request.service_tier
         choices = [
             msgspec.Raw(encode_choice(form, index, state))

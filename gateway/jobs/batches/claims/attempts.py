@@ -17,6 +17,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import aliased
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.database.translation import is_lost
@@ -67,15 +68,23 @@ class JobAttempts:
     async def claim(self, *wanted: ColumnElement[bool]) -> ClaimedJob | None:
         """The next job of those that are wanted, which is now this gateway's; None if none waits.
 
-        Those that were never tried come first, then those whose next attempt was due first. One
-        that this gateway has already is returned again, as the same attempt: the database was lost
-        before it could be given back. No other column is read, so no row's content hinders a claim.
+        Those of tenants with fewer jobs in progress come first, so that many of one tenant do not
+        hold up another's; then those that were never tried, and those whose next attempt was due
+        first. One that this gateway has already is returned again, as the same attempt: the
+        database was lost before it could be given back. No column of its content is read, so none
+        hinders a claim.
         """
+        of_tenant = aliased(Batch)
+        in_progress = (
+            select(func.count())
+            .where(of_tenant.tenant_id == Batch.tenant_id, of_tenant.status == "in_progress")
+            .scalar_subquery()
+        )
         due = or_(Batch.retry_at.is_(None), Batch.retry_at <= func.now())
         waiting = (
             select(Batch.id, Batch.owner, Batch.attempts)
             .where(*wanted, or_(Batch.owner == self._owner, and_(Batch.owner.is_(None), due)))
-            .order_by(func.coalesce(Batch.retry_at, Batch.created_at), Batch.id)
+            .order_by(in_progress, func.coalesce(Batch.retry_at, Batch.created_at), Batch.id)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
