@@ -66,7 +66,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> GatewayApp:
         tenants=Tenants(sessions, node.changes.follow),
         deletions=Deletions(sessions, node.changes.follow),
         apps=Apps(sessions, node.service.check_instruction, node.changes.follow),
-        keys=ApiKeys(sessions, node.authenticator),
+        keys=ApiKeys(sessions, node.authenticator, node.limits.follower.follow),
         scoped_keys=ScopedKeys(sessions, key_lookup_s=settings.key_lookup_s),
         registry=node.registry,
         runs=node.runs,

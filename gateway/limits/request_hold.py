@@ -34,6 +34,7 @@ class RequestHold:
         self.standings: Mapping[Quantity, Standing] = {}
         self.bounded = False
         self.read_tokens = 0  # of its prompt, once it is known to be read
+        self.cached_tokens = 0  # of these, not computed
         self.written_tokens = 0  # of its choices that have ended
 
     def amounts(self, answer_tokens: int) -> Amounts:
@@ -52,7 +53,7 @@ class RequestHold:
         return {
             "requests": 1,
             "tokens": self.read_tokens + self.written_tokens,
-            "cost": self.cost.of(self.read_tokens, self.written_tokens),
+            "cost": self.cost.of(self.read_tokens, self.written_tokens, self.cached_tokens),
         }
 
     @property

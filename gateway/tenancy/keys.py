@@ -6,9 +6,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, now_of, transaction
+from gateway.database.notify import LIMITS, React, notify, unchanged
 from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.history.audit import note
 from gateway.tenancy.apps import present_app
@@ -17,7 +19,7 @@ from gateway.tenancy.changes import announce
 from gateway.tenancy.naming import checked_deadline, checked_name, checked_tiers
 from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.secret import digest, new_secret, prefix
-from models import ApiKey
+from models import ApiKey, StoredLimit
 
 SECOND: Final = timedelta(seconds=1)
 
@@ -32,9 +34,16 @@ class NewKey(Struct, frozen=True):
 class ApiKeys:
     """Creates, lists, rotates and revokes the keys of an app."""
 
-    def __init__(self, sessions: Sessions, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        authenticator: Authenticator,
+        limits_changed: React = unchanged,
+    ) -> None:
+        """`limits_changed` is called once a key with limits has a successor."""
         self._sessions = sessions
         self._authenticator = authenticator
+        self._limits_changed = limits_changed
 
     async def create(
         self,
@@ -122,7 +131,8 @@ class ApiKeys:
         return key
 
     async def rotate(self, key_id: UUID, name: str, *, overlap_s: float, by: str) -> NewKey:
-        """A new key of the same app; the old one expires after the overlap, or earlier as it was.
+        """A new key of the same app, with the rules and limits of the old one, which expires after
+        the overlap, or earlier as it was.
 
         NotFound; Conflict if the old key is revoked or has expired. InvalidRequest if the new name
         is the old one: both keys exist for a while.
@@ -144,10 +154,18 @@ class ApiKeys:
             key.service_tiers, key.min_deadline_s = old.service_tiers, old.min_deadline_s
             session.add(key)
             await session.flush()
-            after = {"expires_at": _utc(old.expires_at), "new_key": str(key.id), "name": key.name}
+            limits = await _copy_limits(session, key_id, key.id, by)
+            after = {
+                "expires_at": _utc(old.expires_at),
+                "new_key": str(key.id),
+                "name": key.name,
+                "limits": limits,
+            }
             note(session, by, "key.rotated", key_id, before=before, after=after)
             await announce(session)
         self._authenticator.forget(key_id)
+        if limits:
+            await self._limits_changed()
         return NewKey(key, secret)
 
     async def revoke(self, key_id: UUID, *, by: str) -> ApiKey:
@@ -167,6 +185,26 @@ class ApiKeys:
 def key_row(app_id: UUID, name: str, secret: str) -> ApiKey:
     """The database row of a key."""
     return ApiKey(app_id=app_id, name=name, prefix=prefix(secret), digest=digest(secret))
+
+
+async def _copy_limits(session: AsyncSession, old: UUID, new: UUID, by: str) -> int:
+    """Give a new key the limits of an old one; returns how many. All gateways are notified."""
+    found = list(await session.scalars(select(StoredLimit).where(StoredLimit.api_key_id == old)))
+    for limit in found:
+        session.add(
+            StoredLimit(
+                level=limit.level,
+                api_key_id=new,
+                quantity=limit.quantity,
+                period=limit.period,
+                amount=limit.amount,
+                effect=limit.effect,
+                changed_by=by,
+            )
+        )
+    if found:
+        await notify(session, LIMITS)
+    return len(found)
 
 
 async def note_created(session: AsyncSession, key: ApiKey, by: str) -> None:

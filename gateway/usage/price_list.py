@@ -24,11 +24,15 @@ class PriceList:
     def cost(self, tier: str, at_s: float) -> TokenCost:
         """The cost of a token in this tier for a request that arrives then, in epoch seconds.
 
-        The whole prompt is counted at the input price: what will be cached is not known.
+        A hold counts the whole prompt at the input price: what will be cached is not known.
         """
         at = datetime.fromtimestamp(at_s, UTC)
         price = valid_price(self._prices, self._model, tier, at)
         if price is None:
             return TokenCost()
         unit = PER_TOKEN * BILLIONTHS
-        return TokenCost(prompt=price.input * unit, generated=price.output * unit)
+        return TokenCost(
+            prompt=price.input * unit,
+            cached=price.cached_input * unit,
+            generated=price.output * unit,
+        )

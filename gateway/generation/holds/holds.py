@@ -192,6 +192,7 @@ class Holds:
         hold.open_choices -= 1
         if used and state.choice == 0 and state.dispatched_s is not None:
             hold.read_tokens = hold.prompt_tokens
+            hold.cached_tokens = min(state.cached_tokens or 0, hold.prompt_tokens)
         if not hold.open_choices:
             self.ledger.settle(hold, hold.used if counts else {}, self._clock())
         elif state.covered_tokens is not None:
@@ -202,7 +203,8 @@ class Holds:
         began_s, read, written = record.arrived_at.timestamp(), 0, record.generation_tokens
         if record.first_id is None and written:
             read = record.prompt_tokens
-        cost = self._prices.cost(record.service_tier or "default", began_s).of(read, written)
+        price = self._prices.cost(record.service_tier or "default", began_s)
+        cost = price.of(read, written, min(record.cached_tokens or 0, read))
         subjects = Subjects(
             tenant=record.tenant_id,
             app=record.app_id,

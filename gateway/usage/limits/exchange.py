@@ -134,6 +134,7 @@ class Exchanger:
         now_s: float,
     ) -> Lease:
         """Give back to and take from a budget of which this is not settled; the lease then."""
+        account.room(now_s)  # a new period begins now, and not between the two states
         before, reported = account.state, self._leases.get(part.name)
         part.ends = part.ends and not account.held  # a request may have come meanwhile
         if self._owner not in leases[key] and reported and self._opened[part.name] == key:

@@ -15,6 +15,7 @@ from gateway.errors import DatabaseLost, LmaasError
 from gateway.event_wait import wait_for_event
 from gateway.limits.hold_ledger import AccountName, HoldLedger
 from gateway.usage.limits.exchange import Exchanger, Part
+from gateway.usage.limits.shared_accounts import delete_old_accounts
 from models.base import new_id
 
 SYNC_S: Final = 1.0  # between reports of what was used
@@ -22,6 +23,8 @@ RENEW_S: Final = 5.0  # a third of a lease
 IDLE_S: Final = 10.0  # without a change, and nothing held: the lease ends
 DENIED_S: Final = 0.5  # after a limit had too little, until it is asked again
 EXCHANGE_S: Final = 5.0
+CLEAN_S: Final = 3_600.0  # between two deletions of old accounts
+CLEANED: Final = 2_000  # accounts at once
 UNTOUCHED: Final = (0.0, 0)
 
 log = structlog.get_logger()
@@ -57,6 +60,7 @@ class Lessor:
         self._reported_s: dict[AccountName, float] = {}
         self._changed_s: dict[AccountName, float] = {}
         self._away_until_s = float("-inf")
+        self._clean_at_s = clock() + CLEAN_S
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -123,6 +127,17 @@ class Lessor:
         if answer is not None:
             answer.set_result(error)
 
+    async def clean(self) -> None:
+        """Delete old accounts, if that is due. DatabaseLost."""
+        now_s = self._clock()
+        if now_s < self._clean_at_s:
+            return
+        self._clean_at_s = now_s + CLEAN_S
+        async with transaction(self._sessions, within_s=EXCHANGE_S) as session:
+            deleted = await delete_old_accounts(session, now_s, CLEANED)
+        if deleted == CLEANED:
+            self._clean_at_s = now_s  # there are more
+
     async def _once(self, wanted: Mapping[AccountName, int]) -> None:
         parts = list(self._due(wanted))
         if not parts:
@@ -183,5 +198,8 @@ class Lessor:
             self._woken.clear()
             try:
                 await self.sync()
+                await self.clean()
+            except DatabaseLost as error:
+                log.warning("limit_accounts_kept", reason=error.message)
             except Exception:
                 log.exception("limit_leases_failed")

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.limits.limit import BILLIONTHS, Limit
 from gateway.usage.report import Kept, cost_of
-from models import KeyUsageDay, Price, UsageDay
+from models import App, KeyUsageDay, Price, UsageDay
 
 
 def period_start(limit: Limit, now_s: float) -> date:
@@ -19,23 +19,20 @@ def period_start(limit: Limit, now_s: float) -> date:
 
 
 async def used_in_period(
-    session: AsyncSession, limit: Limit, now_s: float
-) -> dict[str | None, int]:
-    """What was used since the period began, in whole units: by user for a limit of level `user`,
-    else under None. Who used nothing is left out.
-    """
+    session: AsyncSession, limit: Limit, user: str | None, now_s: float
+) -> int:
+    """What was used since the period began, in whole units; by the user, for a limit of each."""
     by_user = limit.level == "user"
     kept: Kept = UsageDay if by_user else KeyUsageDay
-    user = UsageDay.end_user if by_user else func.nullif("", "")
     statement = (
-        select(user, func.sum(_amount(limit, kept)))
+        select(func.sum(_amount(limit, kept)))
         .select_from(kept)
         .outerjoin(Price, Price.id == kept.price_id)
         .where(kept.day >= period_start(limit, now_s), *_owned(limit, kept))
-        .group_by(user)
     )
-    rows = (await session.execute(statement)).all()
-    return {name: ceil(amount or 0) for name, amount in rows if name or not by_user}
+    if by_user:
+        statement = statement.where(UsageDay.end_user == (user or ""))
+    return ceil(await session.scalar(statement) or 0)
 
 
 def _amount(limit: Limit, kept: Kept) -> Any:
@@ -54,5 +51,6 @@ def _owned(limit: Limit, kept: Kept) -> list[ColumnElement[bool]]:
             return [kept.tenant_id == limit.subject]
         case "key":
             return [kept.api_key_id == limit.subject]
-        case "app" | "user":
-            return [kept.app_id == limit.subject]
+        case "app" | "user":  # the index begins with the tenant
+            tenant = select(App.tenant_id).where(App.id == limit.subject).scalar_subquery()
+            return [kept.tenant_id == tenant, kept.app_id == limit.subject]

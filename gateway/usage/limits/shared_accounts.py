@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
@@ -13,10 +13,12 @@ from sqlalchemy import (
     FromClause,
     Table,
     Update,
+    and_,
     bindparam,
     delete,
     func,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -30,6 +32,7 @@ from gateway.usage.limits.period_use import period_start, used_in_period
 from models import LimitAccount, LimitLease, StoredLimit
 
 LEASE_S: Final = 15.0  # then others may take back what a gateway did not use
+FULL_FOR: Final = timedelta(hours=1)  # since a bucket was changed, which is full after a minute
 NO_PERIOD: Final = date(1970, 1, 1)  # of limits of a minute, whose buckets outlive every period
 
 _ACCOUNT: Final = tuple_(LimitAccount.limit_id, LimitAccount.user_digest, LimitAccount.period_start)
@@ -78,24 +81,41 @@ async def open_account(
 
     Nothing happens if the limit is gone.
     """
-    used = 0
-    if limit.is_budget:
-        used = (await used_in_period(session, limit, now_s)).get(user, 0)
-        await session.execute(
-            delete(LimitAccount).where(
-                LimitAccount.limit_id == key.limit_id, LimitAccount.period_start < key.period_start
-            )
-        )
     row = select(
         StoredLimit.id,
         literal(key.user_digest),
         literal(key.period_start),
-        literal(used),
+        literal(0),
         StoredLimit.amount,  # a new bucket is full
     ).where(StoredLimit.id == key.limit_id)
     columns = ["limit_id", "user_digest", "period_start", "used", "level"]
-    made = insert(LimitAccount).from_select(columns, row)
-    await session.execute(made.on_conflict_do_nothing())
+    made = insert(LimitAccount).from_select(columns, row).on_conflict_do_nothing()
+    new = (await session.execute(made.returning(LimitAccount.limit_id))).first()
+    if new is not None and limit.is_budget:
+        await settle(session, {key: await used_in_period(session, limit, user, now_s)})
+
+
+async def delete_old_accounts(session: AsyncSession, now_s: float, most: int) -> int:
+    """Delete accounts that no request reads any more; returns how many, at most `most`.
+
+    They are of periods that ended a day ago, or of buckets that have been full for long.
+    """
+    edge = datetime.fromtimestamp(now_s, UTC).date() - timedelta(days=1)
+    period, start = StoredLimit.period, LimitAccount.period_start
+    old = or_(
+        and_(period == "day", start < edge),
+        and_(period == "month", start < edge.replace(day=1)),
+        and_(start == NO_PERIOD, LimitAccount.filled_at < _NOW - FULL_FOR),
+    )
+    found = (
+        select(LimitAccount.limit_id, LimitAccount.user_digest, LimitAccount.period_start)
+        .join(StoredLimit, StoredLimit.id == LimitAccount.limit_id)
+        .where(old)
+        .limit(most)
+        .with_for_update(of=LimitAccount, skip_locked=True)
+    )
+    ended = delete(LimitAccount).where(_ACCOUNT.in_(found)).returning(LimitAccount.limit_id)
+    return len((await session.execute(ended)).all())
 
 
 async def lock_accounts(session: AsyncSession, keys: Collection[Key]) -> dict[Key, SharedAccount]:

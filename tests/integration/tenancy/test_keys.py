@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import convert
 from sqlalchemy import update
 
 from gateway.database.errors import Sessions
@@ -11,6 +12,7 @@ from gateway.history.audit import AuditTrail
 from gateway.history.key_uses import KeyUses
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.keys import ApiKeys
+from gateway.usage.limits.limits import Limits, NewLimit
 from models import ApiKey
 from models.base import new_id
 from tests.conftest import PATIENCE_S, Builder
@@ -60,16 +62,32 @@ async def test_use_of_a_locked_key_is_left_out_and_holds_up_no_other(
 async def test_rules_of_a_key_reach_its_callers_and_its_successor(
     sessions: Sessions, build: Builder
 ) -> None:
-    keys = ApiKeys(sessions, build.authenticator)
+    limits_changed: list[None] = []
+
+    async def note_change() -> None:
+        limits_changed.append(None)
+
+    keys = ApiKeys(sessions, build.authenticator, note_change)
     app = await build.app()
     new = await keys.create(
         app.id, "old", service_tiers=["flex", "default"], min_deadline_s=2.0, by="admin"
     )
     caller = await build.authenticator.authenticate(new.secret)
     assert (caller.service_tiers, caller.min_deadline_s) == (("default", "flex"), 2.0)
+    for kind, effect in (("tokens_per_day", "hard"), ("requests_per_minute", "warn")):
+        wanted = {"level": "key", "owner": str(new.key.id), "kind": kind, "value": "9"}
+        await Limits(sessions).set(convert(wanted | {"effect": effect}, NewLimit), by="admin")
     successor = await keys.rotate(new.key.id, "new", overlap_s=0.0, by="admin")
     caller = await build.authenticator.authenticate(successor.secret)
     assert (caller.service_tiers, caller.min_deadline_s) == (("default", "flex"), 2.0)
+    owned = [
+        [(each.limit.quantity, each.limit.amount, each.limit.effect) for each in found]
+        for key in (new.key, successor.key)
+        for found in [await Limits(sessions).list(limit=9, level="key", owner=str(key.id))]
+    ]
+    assert owned[0] == owned[1]
+    assert len(owned[0]) == 2
+    assert limits_changed == [None]
     await keys.change(
         successor.key.id,
         service_tiers=["priority", "default", "flex"],

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from gateway.limits.hold_ledger import HoldLedger
 from gateway.limits.leased_accounts import LeasedBudget, open_leased
 from gateway.limits.limit import Kind, Limit, Quantity
 from gateway.limits.request_hold import RequestHold
-from gateway.usage.limits import lessor, shared_accounts
+from gateway.usage.limits import exchange, lessor, shared_accounts
 from gateway.usage.limits.lessor import Lessor
 from gateway.usage.limits.limits import Limits, NewLimit
 from models import LimitAccount, LimitLease
@@ -263,6 +263,86 @@ async def test_budget_begins_again_with_its_period(
     one.now_s += 86_400
     assert await one.admit(BUDGET)
     assert (await shared(sessions))[0] == 0
+
+
+async def test_exchange_that_fails_first_in_a_period_leaves_all_of_it(
+    limit: MakeLimit,
+    gateway: MakeGateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = gateway(await limit())
+    hold = await one.admit(BUDGET)
+    assert hold
+    one.settle(hold, BUDGET)
+    await one.sync()
+
+    async def lose(*_: object) -> None:
+        raise DatabaseLost("it is away")
+
+    one.now_s += 86_400
+    with monkeypatch.context() as away:
+        away.setattr(exchange, "write_leases", lose)
+        await one.sync()
+    one.now_s += 60
+    assert await one.admit(BUDGET)
+
+
+async def test_accounts_of_ended_periods_and_full_buckets_are_deleted(
+    sessions: Sessions, limit: MakeLimit, gateway: MakeGateway
+) -> None:
+    day, month, minute = [
+        await limit(kind) for kind in ("tokens_per_day", "tokens_per_month", "requests_per_minute")
+    ]
+    one = gateway(day, month, minute)
+    now = datetime.fromtimestamp(one.now_s, UTC)
+    rows = [
+        (day, now.date(), now, True),
+        (day, now.date() - timedelta(days=1), now, True),  # another gateway's clock may be late
+        (day, now.date() - timedelta(days=2), now, False),
+        (month, now.date().replace(day=1), now, True),
+        (month, date(2025, 12, 1), now, False),
+        (minute, shared_accounts.NO_PERIOD, datetime.now(UTC), True),
+        (minute, shared_accounts.NO_PERIOD, datetime.now(UTC) - timedelta(hours=2), False),
+    ]
+    async with sessions.begin() as session:
+        for place, (of, start, filled_at, _) in enumerate(rows):
+            session.add(
+                LimitAccount(
+                    limit_id=of.id,
+                    user_digest=bytes([place]),
+                    period_start=start,
+                    used=0,
+                    level=0.0,
+                    filled_at=filled_at,
+                )
+            )
+    await one.lessor.clean()  # not due yet
+    one.now_s += lessor.CLEAN_S
+    await one.lessor.clean()
+    async with sessions() as session:
+        left = {each.user_digest for each in await session.scalars(select(LimitAccount))}
+    assert left == {bytes([place]) for place, row in enumerate(rows) if row[-1]}
+
+
+async def test_account_that_is_opened_again_does_not_sum_usage_again(
+    limit: MakeLimit, gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = gateway(await limit())
+    hold = await one.admit(100)
+    assert hold
+    one.settle(hold, 100)
+    await one.sync()
+    for _ in range(3):
+        one.now_s += 60
+        await one.sync()
+    assert one.ledger.accounts == 0
+
+    async def sum_again(*_: object) -> int:
+        raise AssertionError("the account is there")
+
+    monkeypatch.setattr(shared_accounts, "used_in_period", sum_again)
+    assert await one.admit(BUDGET - 100)
+    assert await one.admit(1 + PROMPT) is None
 
 
 async def test_what_a_killed_gateway_had_delivered_counts_in_the_period_of_its_arrival(

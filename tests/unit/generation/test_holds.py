@@ -52,11 +52,11 @@ def a_limit(
     )
 
 
-def a_price(paid: str, output: str) -> Price:
+def a_price(paid: str, output: str, cached: str | None = None) -> Price:
     return Price(
         model="model",
         input=Decimal(paid),
-        cached_input=Decimal(paid),
+        cached_input=Decimal(cached or paid),
         output=Decimal(output),
         valid_from=datetime(2026, 1, 1, tzinfo=UTC),
     )
@@ -303,6 +303,17 @@ async def test_money_is_held_and_settled_at_the_price_of_the_arrival(limited: Sc
     scene.step({state.sequence_id: [7] * 4})
     finish(scene, state, "stop")
     assert used(scene, budget) == 3 * 2_000 + 4 * 10_000
+
+
+async def test_cached_prompt_tokens_are_settled_at_their_own_price(limited: Scene) -> None:
+    budget = a_limit("cost_per_month", 1)
+    scene = limited(budget, prices=(a_price("2", "10", cached="0.5"),))
+    state = await started(scene, length=50)
+    assert used(scene, budget) == 3 * 2_000 + 50 * 10_000, "what will be cached is not known"
+    scene.step({state.sequence_id: [7] * 4})
+    state.cached_tokens = 2
+    finish(scene, state, "stop")
+    assert used(scene, budget) == 1 * 2_000 + 2 * 500 + 4 * 10_000
 
 
 async def test_a_line_that_runs_again_used_nothing(limited: Scene) -> None:
