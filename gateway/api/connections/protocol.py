@@ -17,13 +17,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.api.connections.close_delimited import close_delimited
-from gateway.api.connections.file_transfer import StalledDownload, body_timeout_s
+from gateway.api.connections.file_transfer import body_timeout_s
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.open_connections import Entry, OpenConnections
 from gateway.api.connections.paced_reading import PacedReading
 from gateway.api.connections.refusal import Refusals
 from gateway.api.connections.request_starts import RequestStarts
 from gateway.api.connections.response_transport import ResponseTransport
+from gateway.api.connections.unread_answer import UnreadAnswer
 from gateway.api.http_metrics import (
     ANSWERED,
     DOWNLOAD_TIMEOUT,
@@ -93,7 +94,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unread: list[bytes] = []  # received, and parsed in a later turn of the loop
         self._timer: TimerHandle | None = None
         self._timed: tuple[object, ...] | None = None  # what the timer is for
-        self._stalled = StalledDownload(self.loop, self.limits.body_timeout_s)
+        self._unread_answer = UnreadAnswer(
+            self.loop, self.limits.body_timeout_s, self._unsent, self._abandon
+        )
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Count the connection and time its first request."""
@@ -110,7 +113,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Stop the timer, and let the running request know, which may be an earlier one."""
         self.open_connections.leave(self)
         self._cancel_timer()
-        self._stalled.end()
+        self._unread_answer.end()
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
@@ -128,8 +131,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._release(each)
 
     def close_idle(self) -> None:
-        """Close a connection that is kept alive without a request."""
-        self.transport.close()
+        """Close a connection that is kept alive without a request, to make room for another."""
+        if self._unsent():
+            self.transport.abort()  # its client does not read the answer
+        else:
+            self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was kept alive for long without a request."""
+        if not self.transport.is_closing():
+            self._close()
+
+    def shutdown(self) -> None:
+        """The server stops: close the connection, once what runs on it has ended."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._close()
 
     def data_received(self, data: bytes) -> None:
         """Parse the data, in a later turn of the loop if much arrives in this one."""
@@ -179,19 +196,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._refuse(self._headers_too_large())
 
     def pause_writing(self) -> None:
-        """A client that reads a file does not keep up: it has a limited time to go on."""
+        """The client does not keep up with its answer: it has a limited time to go on."""
         super().pause_writing()
-        if self._running is not None:
-            self._stalled.begin(self._running.scope, self._abandon)
+        self._unread_answer.begin()
 
     def resume_writing(self) -> None:
-        """The client read what was sent."""
+        """The client read most of what was sent."""
         super().resume_writing()
-        self._stalled.end()
+        if not self.transport.is_closing():
+            self._unread_answer.end()
+
+    def _unsent(self) -> int:
+        """Bytes that wait until the client reads."""
+        return self.transport.get_write_buffer_size()
 
     def _abandon(self) -> None:
-        self._log(ClientGone("the client stopped reading a file"), DOWNLOAD_TIMEOUT)
+        self._log(ClientGone("the client stopped reading its answer"), DOWNLOAD_TIMEOUT)
         self.transport.abort()
+
+    def _close(self) -> None:
+        """Close the connection once its client has read all, which it has a limited time for."""
+        self.transport.close()
+        if self._unsent():
+            self._unread_answer.begin()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -329,7 +356,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._start_timer(limit_s)
         elif self._requests == 0 and self._phase is _Phase.BETWEEN and self._unparsed == 0:
             self.refusals.add_silent()
-            self.transport.close()  # it never sent a byte: no request to answer
+            self._close()  # it never sent a byte: no request to answer
         else:
             part = "body" if in_body else "headers"
             error = RequestTimeout(f"the {part} did not arrive within {limit_s:g} s")
@@ -353,7 +380,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 own.scope["state"][ANSWERED] = True
             if started:
                 self._refused = True
-                self.transport.close()
+                self._close()
                 return
             server_headers = self.server_state.default_headers
             self.transport.write(self.refusals.response(error, request_id, server_headers))
@@ -376,14 +403,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if last is not None and not last.response_complete:
             last.keep_alive = False
         else:
-            self.transport.close()
+            self._close()
 
     def _end(self, cycle: RequestResponseCycle) -> None:
         """Close after a response that is the connection's last."""
         if cycle is self.cycle and self._phase is _Phase.BODY:
             self._linger()
         else:
-            self.transport.close()
+            self._close()
 
     def _linger(self) -> None:
         """End our side of the connection, and discard what still comes for a short time."""
@@ -392,7 +419,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._timer = self.loop.call_later(LINGER_S, self.transport.close)
+        self._timer = self.loop.call_later(LINGER_S, self._close)
 
     def _discard(self, size: int) -> None:
         self._discarded += size

@@ -76,6 +76,12 @@ async def upload(request: Request[Any, Any, Any]) -> dict[str, int]:
     return {"bytes": len(await request.body())}
 
 
+@get("/large")
+async def large() -> bytes:
+    """An answer in one piece, larger than what a socket takes."""
+    return bytes(4096 << 12)
+
+
 @get("/v1/files/{name:str}/content")
 async def download(name: FromPath[str]) -> Stream:
     async def pieces() -> AsyncIterator[bytes]:
@@ -185,7 +191,7 @@ def serving(
     registry = CollectorRegistry()
     metrics = HttpMetrics(registry)
     app = IdentifyingApp(
-        [live, decode, size, early, stream, endless, upload, download],
+        [live, decode, size, early, stream, endless, upload, download, large],
         exception_handlers=exception_handlers,
         request_class=bounded_request(limits_of_bodies or (lambda: LIMITS), TextWorkers()),
         request_max_body_size=None,

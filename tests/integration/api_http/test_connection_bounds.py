@@ -155,9 +155,11 @@ def test_upload_of_a_file_has_a_time_limit_of_its_own() -> None:
         assert (response.status, response.error["code"]) == (408, "request_timeout")
 
 
-def test_client_that_stops_reading_a_file_is_disconnected() -> None:
+@pytest.mark.parametrize("path", [b"/v1/files/x/content", b"/large"])
+@pytest.mark.parametrize("end", [b"", b"Connection: close\r\n"])
+def test_client_that_stops_reading_its_answer_is_disconnected(path: bytes, end: bytes) -> None:
     with serving(body_timeout_s=SHORT_S) as server:
-        client = server.send(b"GET /v1/files/x/content HTTP/1.1\r\nHost: x\r\n\r\n")
+        client = server.send(b"GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (path, end))
         deadline = time.monotonic() + PATIENCE_S
         reason = {"reason": "download_timeout"}
         while server.count("lmaas_refused_connections_total", **reason) < 1 or server.count(
@@ -167,6 +169,19 @@ def test_client_that_stops_reading_a_file_is_disconnected() -> None:
             time.sleep(0.01)
         with suppress(ConnectionResetError):
             assert len(client.read_until_closed()) < 4096 << 16
+
+
+def test_idle_connection_with_an_unread_answer_makes_room_at_once() -> None:
+    with serving(connections=1) as server:
+        server.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + PATIENCE_S
+        while not server.count("lmaas_refused_connections_total", reason="evicted"):
+            assert time.monotonic() < deadline
+            client = server.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.socket.close()
+        while server.count("lmaas_open_connections") > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_client_that_reads_a_file_slowly_gets_the_whole() -> None:
