@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
@@ -52,11 +52,23 @@ def _shown(
 
 
 def _to_sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
-    path = request.url.path
-    back = SIGN_IN if path in {"/", SIGN_IN} else f"{SIGN_IN}?back={quote(path)}"
+    shown = _shown_page(request)
+    back = SIGN_IN if shown in {"/", SIGN_IN} else f"{SIGN_IN}?back={quote(shown)}"
     if _is_part(request):
         return Response(None, status_code=401, headers={**HEADERS, "hx-redirect": back})
     return Response(None, status_code=303, headers={**HEADERS, "location": back})
+
+
+def _shown_page(request: Request[Any, Any, Any]) -> str:
+    """Path and query of the page that the browser shows; `/` if that is not known."""
+    if not _is_part(request):
+        query = request.url.query
+        return f"{request.url.path}?{query}" if query else request.url.path
+    try:
+        current = urlsplit(request.headers.get("hx-current-url", "/"))
+    except ValueError:
+        return "/"
+    return f"{current.path}?{current.query}" if current.query else current.path or "/"
 
 
 def _is_part(request: Request[Any, Any, Any]) -> bool:

@@ -16,6 +16,7 @@ from models import RequestRecord
 TIME_ORDERED_VERSION: Final = 7  # UUID version that contains its creation time
 MAX_ID_DELAY: Final = timedelta(minutes=1)  # from arrival to the id, made after the prediction
 ID_MARGIN: Final = timedelta(seconds=1)
+FAR_MS: Final = 253_370_764_800_000  # the year 9999: no id of ours, and no later time is read
 MAX_OVERTAKING_ROWS: Final = 50_000  # rows read per request
 
 
@@ -66,9 +67,14 @@ class RequestHistory:
         return OvertakingCounts(*counts)
 
 
+def made_ms(request_id: UUID) -> int:
+    """Creation time of a version 7 UUID, in milliseconds of the epoch."""
+    return request_id.int >> 80
+
+
 def made_at(request_id: UUID) -> datetime:
-    """Creation time of a version 7 UUID."""
-    return datetime.fromtimestamp((request_id.int >> 80) / 1000, UTC)
+    """Creation time of a version 7 UUID. ValueError after the year 9999."""
+    return datetime.fromtimestamp(made_ms(request_id) / 1000, UTC)
 
 
 def no_request(request_id: UUID | str) -> NotFound:
@@ -91,7 +97,7 @@ def known_id(name: str) -> UUID:
 
 def arrived_with(request_id: UUID) -> ColumnElement[bool]:
     """The rows that arrived when the request of this id did; none for an id that is not ours."""
-    if request_id.version != TIME_ORDERED_VERSION:
+    if request_id.version != TIME_ORDERED_VERSION or made_ms(request_id) >= FAR_MS:
         return false()
     made = made_at(request_id)
     return RequestRecord.arrived_at.between(made - MAX_ID_DELAY, made + ID_MARGIN)

@@ -2,10 +2,11 @@
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from gateway.errors import OverLimit
+from gateway.errors import OverLimit, Unauthenticated
 
 MAX_FAILURES: Final = 10  # of an address within `WINDOW_S`
 WINDOW_S: Final = 60.0
@@ -22,8 +23,24 @@ class SignInAttempts:
     def __len__(self) -> int:
         return len(self._failures)
 
-    def check(self, address: str) -> None:
-        """OverLimit if the address has failed too often."""
+    @contextmanager
+    def attempt(self, address: str) -> Iterator[None]:
+        """Count an attempt, and take it back unless it ends with Unauthenticated.
+
+        OverLimit if the address has failed too often; attempts under way count as failed.
+        """
+        self._check(address)
+        self._note(address)
+        try:
+            yield
+        except Unauthenticated:
+            raise
+        except BaseException:
+            self._take_back(address)
+            raise
+        self._take_back(address)
+
+    def _check(self, address: str) -> None:
         failures = self._failures.get(address)
         if failures is None:
             return
@@ -37,8 +54,14 @@ class SignInAttempts:
                 retry_after_s=wait_s,
             )
 
-    def failed(self, address: str) -> None:
-        """Note an attempt with a wrong key."""
+    def _take_back(self, address: str) -> None:
+        failures = self._failures.get(address)
+        if failures:
+            failures.pop()
+        if not failures:
+            self._failures.pop(address, None)
+
+    def _note(self, address: str) -> None:
         failures = self._failures.setdefault(address, deque(maxlen=MAX_FAILURES))
         failures.append(self._clock())
         self._failures.move_to_end(address)

@@ -23,13 +23,22 @@ TOKEN_BYTES: Final = 32
 
 
 class Session(Struct, eq=False):
-    """A signed-in browser: its key, and the app key that it chats with, if it has another."""
+    """A signed-in browser: its key, and the app key that it chats with, if it has another.
+
+    It ends at `ends_s`, monotonic, or earlier once it is `ended`.
+    """
 
     secret: str
     csrf: str
     ends_s: float
     app_secret: str | None = None
     streams: int = 0  # live streams that are open
+    ended: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.ended or self.ends_s <= time.monotonic()
 
     def allows(self, csrf: str) -> bool:
         """Whether this is the session's token against cross-site requests."""
@@ -64,12 +73,12 @@ class Sessions:
         self._forget_old()
         same = [name for name, each in self._sessions.items() if each.secret == secret]
         for name in same[: max(len(same) - MAX_SESSIONS_OF_KEY + 1, 0)]:
-            del self._sessions[name]
+            self._end(name)
         token = secrets.token_urlsafe(TOKEN_BYTES)
         session = Session(secret, secrets.token_urlsafe(TOKEN_BYTES), self._clock() + MAX_AGE_S)
         self._sessions[digest(token)] = session
         while len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
+            self._end(next(iter(self._sessions)))
         return NewSession(token, session)
 
     def find(self, token: str) -> Session | None:
@@ -80,9 +89,13 @@ class Sessions:
     def end(self, session: Session) -> None:
         """Sign out."""
         for name in [name for name, each in self._sessions.items() if each is session]:
-            del self._sessions[name]
+            self._end(name)
 
     def _forget_old(self) -> None:
         now_s = self._clock()
         for name in [name for name, each in self._sessions.items() if each.ends_s <= now_s]:
-            del self._sessions[name]
+            self._end(name)
+
+    def _end(self, name: bytes) -> None:
+        """End a session, and with it its live views."""
+        self._sessions.pop(name).ended = True

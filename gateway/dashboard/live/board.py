@@ -16,6 +16,7 @@ INTERVAL_S: Final = 1.0
 MAX_CORE_SHARE: Final = 0.01  # where rendering takes longer, it comes less often
 MAX_VIEWERS: Final = 64
 MAX_OF_SESSION: Final = 8
+MAX_OF_KEY: Final = 16  # in all sessions with it
 CHECK_S: Final = 30.0  # between two checks of a viewer's key
 
 log = structlog.get_logger()
@@ -33,6 +34,7 @@ class _Follower(Struct, eq=False):
 
     view: View
     due: asyncio.Event
+    secret: str
     content: bytes | None = None
     ended: bool = False
 
@@ -61,18 +63,21 @@ class LiveBoard:
 
     def check_room(self, session: Session) -> None:
         """OverLimit if there are too many viewers."""
-        if len(self._followers) >= self._max_viewers or session.streams >= MAX_OF_SESSION:
+        of_key = sum(follower.secret == session.secret for follower in self._followers)
+        full = len(self._followers) >= self._max_viewers
+        if full or session.streams >= MAX_OF_SESSION or of_key >= MAX_OF_KEY:
             raise OverLimit("too many live views are open; close one", retry_after_s=30.0)
 
     async def follow(
         self, view: View, session: Session, valid: Callable[[], Awaitable[object]]
     ) -> AsyncGenerator[bytes, None]:
-        """Events with the view's content, until the gateway stops or the key is not valid.
+        """Events with the view's content, until the gateway stops, the session ends or the key is
+        not valid.
 
         `valid` raises an LmaasError once it is not; while the database is away, the key counts as
         valid. A slow viewer misses contents.
         """
-        follower = _Follower(view, asyncio.Event())
+        follower = _Follower(view, asyncio.Event(), session.secret)
         self._followers.add(follower)
         session.streams += 1
         self._keep_current()
@@ -81,6 +86,8 @@ class LiveBoard:
             while not follower.ended:
                 await follower.due.wait()
                 follower.due.clear()
+                if session.over:
+                    break
                 content, follower.content = follower.content, None
                 if content is not None:
                     yield content

@@ -60,11 +60,10 @@ class PlaygroundController(Controller):
         if not 0 < len(secret) <= MAX_KEY:
             raise InvalidRequest(f"a key has 1 to {MAX_KEY} characters", param="key")
         address = request.client.host if request.client else "local socket"
-        attempts.check(address)
         try:
-            await viewers.caller(secret)
+            with attempts.attempt(address):
+                await viewers.caller(secret)
         except Unauthenticated as error:
-            attempts.failed(address)
             raise InvalidRequest("this is not the key of an app", param="key") from error
         session.app_secret = secret
         return Response(None, status_code=204, headers={**HEADERS, "hx-redirect": self.path})

@@ -15,11 +15,11 @@ from gateway.dashboard.access.sessions import MAX_AGE_S, Session, Sessions
 from gateway.dashboard.access.viewer import Viewers
 from gateway.dashboard.view.headers import HEADERS
 from gateway.dashboard.view.templates import bare_page
-from gateway.errors import Forbidden, InvalidRequest, LmaasError, Unauthenticated
+from gateway.errors import Forbidden, InvalidRequest, LmaasError
 
 MAX_FORM_BYTES: Final = 16 << 10
 MAX_KEY: Final = 1_000  # characters
-MAX_BACK: Final = 200
+MAX_BACK: Final = 2_000
 
 Back = Annotated[str | None, QueryParameter(description="the page to go to", max_length=MAX_BACK)]
 
@@ -59,7 +59,7 @@ class SignInController(Controller):
             path="/",
             max_age=int(MAX_AGE_S),
             httponly=True,
-            samesite="strict",
+            samesite="lax",  # a link in a runbook works; changes need the session's token
             secure=request.url.scheme == "https",  # also where a trusted proxy says so
         )
         headers = {**HEADERS, "location": back}
@@ -94,25 +94,25 @@ async def admitted(
     if not 0 < len(secret) <= MAX_KEY:
         raise InvalidRequest(f"a key has 1 to {MAX_KEY} characters", param="key")
     address = request.client.host if request.client else "local socket"
-    attempts.check(address)
-    try:
+    with attempts.attempt(address):
         await viewers.viewer(secret)
-    except Unauthenticated:
-        attempts.failed(address)
-        raise
     return secret
 
 
 def inside(back: str | None) -> str:
-    """A path of the page, which a sign-in leads to; `/` for any other address."""
-    return back if back and back.startswith("/page/") and "\\" not in back else "/"
+    """A path of the page, with its query, which a sign-in leads to; `/` for any other address."""
+    if back is None or not (back.startswith("/page/") and back.isascii() and back.isprintable()):
+        return "/"
+    return "/" if "\\" in back or " " in back else back
 
 
 def check_same_origin(request: Request[Any, Any, Any]) -> None:
     """Forbidden for a form that another site sent."""
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "same-origin")
-    if site not in {"same-origin", "none"} or (
-        origin and urlsplit(origin).netloc != request.headers.get("host")
-    ):
+    try:
+        elsewhere = bool(origin) and urlsplit(origin).netloc != request.headers.get("host")
+    except ValueError:
+        elsewhere = True
+    if site not in {"same-origin", "none"} or elsewhere:
         raise Forbidden("another site sent this form")

@@ -62,7 +62,10 @@ async def test_request_with_a_late_id_is_found(
     assert (await RequestHistory(sessions).find(record.id)).id == record.id
 
 
-@pytest.mark.parametrize("request_id", [new_id(), uuid4(), UUID(int=0)])
+@pytest.mark.parametrize(
+    "request_id",
+    [new_id(), uuid4(), UUID(int=0), UUID("ffffffff-ffff-7fff-bfff-ffffffffffff")],
+)
 async def test_unknown_id_is_not_found(sessions: Sessions, request_id: UUID) -> None:
     with pytest.raises(NotFound, match=f"there is no request {request_id}"):
         await RequestHistory(sessions).find(request_id)

@@ -1,5 +1,8 @@
 """Sessions and sign-in attempts are bounded in number and age."""
 
+import time
+from contextlib import ExitStack, suppress
+
 import pytest
 from litestar import Request
 from prometheus_client import CollectorRegistry
@@ -11,10 +14,11 @@ from gateway.dashboard.access.sessions import (
     MAX_AGE_S,
     MAX_SESSIONS,
     MAX_SESSIONS_OF_KEY,
+    Session,
     Sessions,
 )
 from gateway.dashboard.pages.sign_in import inside
-from gateway.errors import OverLimit, StartupFailure
+from gateway.errors import DatabaseLost, OverLimit, StartupFailure, Unauthenticated
 from gateway.server import Front, build_server
 from gateway.settings import read_settings
 
@@ -83,21 +87,53 @@ def test_an_address_is_refused_after_too_many_wrong_keys_until_the_window_has_pa
     clock = Clock()
     attempts = SignInAttempts(clock)
     for _ in range(MAX_FAILURES):
-        attempts.check("10.0.0.1")
-        attempts.failed("10.0.0.1")
+        fail(attempts, "10.0.0.1")
     with pytest.raises(OverLimit) as refused:
-        attempts.check("10.0.0.1")
+        fail(attempts, "10.0.0.1")
     assert refused.value.retry_after_s == WINDOW_S
-    attempts.check("10.0.0.2")
+    fail(attempts, "10.0.0.2")
     clock.now_s = WINDOW_S
-    attempts.check("10.0.0.1")
+    fail(attempts, "10.0.0.1")
+
+
+def fail(attempts: SignInAttempts, address: str) -> None:
+    """An attempt with a wrong key."""
+    with suppress(Unauthenticated), attempts.attempt(address):
+        raise Unauthenticated("a wrong key")
+
+
+def test_attempts_under_way_count_as_wrong_keys_and_right_ones_do_not() -> None:
+    attempts = SignInAttempts()
+    for _ in range(3 * MAX_FAILURES):
+        with attempts.attempt("10.0.0.1"):
+            pass
+        with suppress(DatabaseLost), attempts.attempt("10.0.0.1"):
+            raise DatabaseLost("no answer")
+    assert len(attempts) == 0
+    with ExitStack() as under_way:
+        for _ in range(MAX_FAILURES):
+            under_way.enter_context(attempts.attempt("10.0.0.1"))
+        with pytest.raises(OverLimit):
+            fail(attempts, "10.0.0.1")
+    fail(attempts, "10.0.0.1")
 
 
 def test_addresses_with_wrong_keys_are_bounded_in_number() -> None:
     attempts = SignInAttempts()
     for number in range(MAX_ADDRESSES + 3):
-        attempts.failed(str(number))
+        fail(attempts, str(number))
     assert len(attempts) == MAX_ADDRESSES
+
+
+def test_session_is_over_once_it_was_ended_displaced_or_is_old() -> None:
+    sessions = Sessions()
+    _, out = sessions.start("the-key")
+    assert not out.over
+    sessions.end(out)
+    assert out.over
+    started = [sessions.start("the-key").session for _ in range(MAX_SESSIONS_OF_KEY + 1)]
+    assert [each.over for each in started] == [True, *[False] * MAX_SESSIONS_OF_KEY]
+    assert Session("the-key", "csrf", time.monotonic()).over
 
 
 def trusted(given: str) -> object:
@@ -145,6 +181,10 @@ def test_the_cookie_is_named_by_the_port_that_the_browser_asks(host: str, name: 
         ("//elsewhere.example/page/", "/"),
         ("/page/\\elsewhere", "/"),
         ("/admin/tenants", "/"),
+        ("/page/requests?outcome=error&within=24h", "/page/requests?outcome=error&within=24h"),
+        ("/page/\nqueue", "/"),
+        ("/page/\u2026", "/"),
+        ("/page/a b", "/"),
     ],
 )
 def test_a_sign_in_leads_to_the_page_alone(back: str | None, leads_to: str) -> None:

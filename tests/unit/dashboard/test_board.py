@@ -6,7 +6,13 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from gateway.dashboard.access.sessions import Session
-from gateway.dashboard.live.board import MAX_CORE_SHARE, MAX_OF_SESSION, LiveBoard, encoded
+from gateway.dashboard.live.board import (
+    MAX_CORE_SHARE,
+    MAX_OF_KEY,
+    MAX_OF_SESSION,
+    LiveBoard,
+    encoded,
+)
 from gateway.errors import DatabaseLost, LmaasError, OverLimit, Unauthenticated
 from tests.conftest import PATIENCE_S
 
@@ -32,7 +38,7 @@ async def valid() -> None:
 
 
 def a_session() -> Session:
-    return Session("key", "csrf", 1e9)
+    return Session("key", "csrf", 1e12)
 
 
 async def first(events: AsyncGenerator[bytes, None]) -> bytes:
@@ -89,6 +95,28 @@ async def test_a_view_ends_with_its_key_and_not_with_the_database() -> None:
         seen = [_ async for _ in board.follow(Counting(), a_session(), valid_for_a_while)]
     assert len(seen) >= 3
     assert answers == []
+    await board.close()
+
+
+async def test_a_view_ends_with_its_session() -> None:
+    board, session = LiveBoard(lambda: False, interval_s=0.001), a_session()
+    stream = board.follow(Counting(), session, valid)
+    assert await first(stream)
+    session.ended = True
+    async with asyncio.timeout(PATIENCE_S):
+        assert len([_ async for _ in stream]) == 0
+    await board.close()
+
+
+async def test_viewers_with_one_key_leave_room_for_others() -> None:
+    board = LiveBoard(lambda: False, interval_s=0.001)
+    streams = [board.follow(Counting(), a_session(), valid) for _ in range(MAX_OF_KEY)]
+    await asyncio.gather(*map(first, streams))
+    with pytest.raises(OverLimit):
+        board.check_room(a_session())
+    board.check_room(Session("another key", "csrf", 1e12))
+    for stream in streams:
+        await stream.aclose()
     await board.close()
 
 
