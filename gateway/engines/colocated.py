@@ -40,6 +40,9 @@ from gateway.engines.interface import EngineListener
 
 EVENT_TIMEOUT_S: Final = 5.0  # five missed heartbeats
 RETRY_DELAY_S: Final = 0.1
+MAX_BROKEN: Final = (
+    20  # streams in a row that bring no event: the engine is lost, though it answers
+)
 SUBMIT_TIMEOUT_S: Final = 30.0
 SLOW_STEP_S: Final = 10.0  # a longer step is logged
 OK: Final = 200
@@ -80,6 +83,7 @@ class ColocatedEngine:
         self._session = ""
         self._info: EngineInfo | None = None
         self._seen = 0
+        self._broken = 0  # streams that broke in a row, without an event
         self.busy_s = 0.0
         self._slow = False
         self._pending: list[Operation] = []
@@ -155,10 +159,11 @@ class ColocatedEngine:
                 except _EngineStartingError as error:
                     self._mark_lost(error)
                     self._listener.engine_starting(error.starting)
-                except (OSError, msgspec.DecodeError) as error:
-                    if not await self._same_engine(connection):
+                except OSError as error:
+                    self._broken += 1
+                    if self._broken > MAX_BROKEN or not await self._same_engine(connection):
                         self._mark_lost(error)
-                except _EngineChangedError as error:
+                except (msgspec.DecodeError, _EngineChangedError) as error:  # not of the transport
                     self._mark_lost(error)
                 except Exception as error:
                     log.exception("event_reader_failed")
@@ -178,7 +183,7 @@ class ColocatedEngine:
             return
         reason = str(error) or type(error).__name__
         log.warning("engine_lost", socket=self._socket, reason=reason)
-        self._info = None
+        self._info, self._broken = None, 0
         self._pending.clear()
         self._set_busy(0.0)
         self._listener.engine_lost()
@@ -213,6 +218,7 @@ class ColocatedEngine:
             raise _EngineChangedError("events were lost")
         async for line in events:
             self._handle(_event_decoder.decode(line))
+            self._broken = 0
 
     def _handle(self, event: Event) -> None:
         match event:

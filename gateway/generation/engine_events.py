@@ -212,9 +212,11 @@ class EngineEvents:
         if not self._unsettled:
             return
         count = min(most, len(self._unsettled))
-        self._finish([self._unsettled.popleft() for _ in range(count)])
-        if self._unsettled:
-            asyncio.get_running_loop().call_soon(self._settle_some)
+        try:
+            self._finish([self._unsettled.popleft() for _ in range(count)])
+        finally:
+            if self._unsettled:
+                asyncio.get_running_loop().call_soon(self._settle_some)
         if self._loop.due and self._table.waiting:
             self._dispatcher.decide_soon()
 

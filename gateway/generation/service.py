@@ -29,7 +29,7 @@ from gateway.generation.grammar.checker import GrammarChecker
 from gateway.generation.request import Ceiling, GenerationRequest, RecordKey, answer_limit
 from gateway.generation.request_state import RequestState, predicted_tokens
 from gateway.generation.scheduler import Scheduler
-from gateway.generation.text.tokenizer import ChatTokenizer
+from gateway.generation.text.tokenizer import SPELLINGS, ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
 from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction, PredictionRequest
@@ -442,10 +442,12 @@ class GenerationService:
                 f"the model's context is {info.context_tokens} tokens; {size} characters exceed it",
                 param=request.param,
             )
-        characters = size + len(request.user_input)
+        words = request.bad_words
+        characters = size + len(request.user_input) + SPELLINGS * sum(map(len, words))
+        pieces = len(request.messages) + SPELLINGS * len(words)
         return await self.workers.run(
             request.caller.tenant_id.hex,
-            CHARACTER_US * characters + MESSAGE_US * len(request.messages),
+            CHARACTER_US * characters + MESSAGE_US * pieces,
             partial(_encoded, self._tokenizer, request, info.context_tokens, limit),
         )
 

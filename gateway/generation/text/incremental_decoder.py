@@ -48,6 +48,8 @@ class AnswerDecoder:
             return before + self._shown[token]
         self._held.append(token)
         piece = self._piece()
+        if not piece and len(self._held) >= MAX_HELD_TOKENS:
+            self._held.clear()  # tokens without a text: each would make the next ones dearer
         unfinished = piece.endswith(UNFINISHED) and len(self._held) < MAX_HELD_TOKENS
         return self._give(piece) if piece and not unfinished else ""
 

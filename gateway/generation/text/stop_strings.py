@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gateway.generation.text.incremental_decoder import AnswerDecoder
 
@@ -23,11 +24,12 @@ class StopStringScanner:
     ) -> None:
         self._decoder = decoder
         self._stops = tuple(stops)
-        self._longest = max(map(len, stops), default=1)
         self._min_tokens = min_tokens
         self._shown = shown
         self.starts: list[int] = []
         self._text = ""
+        self._scanned = 0  # characters that `_matched` is of
+        self._matched = [0] * len(self._stops)  # of each stop string, how much the text ends with
         self._cut: int | None = None
         self.found: str | None = None  # the stop string that is complete
 
@@ -69,13 +71,39 @@ class StopStringScanner:
         return count - 1 if count and end > characters else count
 
     def _held_back(self) -> int:
-        """Length of the longest suffix of the text that is a prefix of a stop string."""
-        most = min(self._longest - 1, len(self._text))
-        return next(
-            (
-                size
-                for size in range(most, 0, -1)
-                if any(stop.startswith(self._text[-size:]) for stop in self._stops)
-            ),
-            0,
-        )
+        """Length of the longest suffix of the text that is a proper prefix of a stop string.
+
+        Each character is looked at once for each stop string (Knuth, Morris and Pratt, SIAM
+        J. Comput. 6, 1977).
+        """
+        new, self._scanned = self._text[self._scanned :], len(self._text)
+        for place, stop in enumerate(self._stops if new else ()):
+            self._matched[place] = _matched_after(stop, self._matched[place], new)
+        return max(self._matched, default=0)
+
+
+def _matched_after(stop: str, matched: int, text: str) -> int:
+    """How many first characters of a stop string, not all, a text ends with.
+
+    `text` follows one that ended with `matched` of them.
+    """
+    shorter = _shorter_matches(stop)
+    for character in text:
+        while matched and stop[matched] != character:
+            matched = shorter[matched - 1]
+        matched += stop[matched] == character
+        if matched == len(stop):
+            matched = shorter[matched - 1]
+    return matched
+
+
+@lru_cache(maxsize=1024)
+def _shorter_matches(stop: str) -> tuple[int, ...]:
+    """For each prefix, the length of its longest proper suffix that is a prefix of it."""
+    lengths = [0]
+    for character in stop[1:]:
+        matched = lengths[-1]
+        while matched and stop[matched] != character:
+            matched = lengths[matched - 1]
+        lengths.append(matched + (stop[matched] == character))
+    return tuple(lengths)

@@ -47,6 +47,7 @@ MODEL_FILES: Final = (
 FETCHED_FILES: Final = (*MODEL_FILES, "generation_config.json")
 DEFAULT_OPTIONS: Final = PromptOptions()
 CONTEXT_TOKENS: Final = 8  # of a continued text, on which the text of the next ones may depend
+SPELLINGS: Final = 3  # of a bad word
 SLICE: Final = 32_768  # characters encoded at a time to count those of a long text
 CHARACTERS_PER_TOKEN: Final = 4  # of the context: a text with more is counted before it is encoded
 EXCESS: Final = 2  # contexts; a prompt with more tokens is refused before all are counted

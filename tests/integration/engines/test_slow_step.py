@@ -23,7 +23,8 @@ class HangingEngine:
     """Sends the events that a test queues."""
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.events: asyncio.Queue[Event | bytes] = asyncio.Queue()
+        self.asked: list[str] = []  # for events
 
     async def __call__(
         self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]
@@ -33,15 +34,18 @@ class HangingEngine:
         if scope["path"] == "/info":
             await send({"type": "http.response.body", "body": msgspec.json.encode(INFO)})
             return
-        event: Event = Hello("epoch", 0)
+        self.asked.append(scope["query_string"].decode())
+        event: Event | bytes = Hello("epoch", 0)
         while True:
-            line = msgspec.json.encode(event) + b"\n"
+            line = (event if isinstance(event, bytes) else msgspec.json.encode(event)) + b"\n"
             await send({"type": "http.response.body", "body": line, "more_body": True})
             event = await self.events.get()
 
 
 class SilentListener:
-    """Ignores all events of an engine."""
+    """Ignores all events of an engine, but counts its losses."""
+
+    losses = 0
 
     def engine_ready(self, info: EngineInfo) -> None: ...
 
@@ -49,7 +53,8 @@ class SilentListener:
 
     def engine_refused(self, refused: Any) -> None: ...
 
-    def engine_lost(self) -> None: ...
+    def engine_lost(self) -> None:
+        type(self).losses += 1
 
     def engine_starting(self, starting: Starting) -> None: ...
 
@@ -89,3 +94,16 @@ async def _wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def test_event_that_cannot_be_read_loses_the_engine_and_is_not_asked_for_again(
+    hanging: tuple[HangingEngine, ColocatedEngine],
+) -> None:
+    engine, _ = hanging
+    await _wait_until(lambda: len(engine.asked) == 1)
+    before = SilentListener.losses
+    engine.events.put_nowait(b'{"event": "step", "number": "no number"}')
+    await _wait_until(lambda: SilentListener.losses > before)
+    await _wait_until(lambda: len(engine.asked) == 2)
+    sessions = {asked.partition("&")[0] for asked in engine.asked}
+    assert len(sessions) == 2, "it goes on in a session of its own"

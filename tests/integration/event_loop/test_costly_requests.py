@@ -83,6 +83,23 @@ REQUESTS: dict[str, tuple[str, Callable[[], Any], int]] = {
         lambda: chat("king", logit_bias={str(n): 1 for n in range(VALUES // 2)}),
         400,
     ),
+    "the longest bad words": (
+        CHAT,
+        lambda: chat("king", bad_words=[NOISE[n * 256 :][:256] for n in range(128)]),
+        200,
+    ),
+    "a stream with the longest stop strings": (
+        CHAT,
+        lambda: chat(
+            "king",
+            max_tokens=200,
+            n=32,
+            stream=True,
+            logit_bias=ENDS,
+            stop=[NOISE[n * 256 :][:256] for n in range(64)],
+        ),
+        200,
+    ),
     "the longest stop strings": (CHAT, lambda: chat("king", n=8, stop=["x" * 256] * 4), 200),
     "a long list of stop strings": (CHAT, lambda: chat("king", stop=["x"] * VALUES), 400),
     "tools of many lists": (CHAT, lambda: chat("king", tools=[[]] * (VALUES // 2)), 400),

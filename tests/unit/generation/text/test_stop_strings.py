@@ -81,3 +81,22 @@ def test_partial_stop_string_is_held_back(tokenizer: ChatTokenizer) -> None:
         scanner.feed(token)
     assert scanner.visible(ended=False) == "brave "
     assert scanner.visible(ended=True) == "brave golden"
+
+
+@given(text=LETTERS, stops=STOPS, asked=st.lists(st.booleans(), min_size=31))
+def test_what_may_become_a_stop_string_is_held_back(
+    tokenizer: ChatTokenizer, text: str, stops: list[str], asked: list[bool]
+) -> None:
+    scanner = StopStringScanner(tokenizer.decoder(), stops, min_tokens=100)
+    decoder, written = tokenizer.decoder(), ""
+    for token, asks in zip(tokenizer.encode(text), asked, strict=False):
+        scanner.feed(token)
+        written += decoder.feed([token])
+        if asks:
+            partial = [
+                size
+                for stop in stops
+                for size in range(min(len(stop) - 1, len(written)) + 1)
+                if written.endswith(stop[:size])
+            ]
+            assert scanner.visible(ended=False) == written[: len(written) - max(partial)]

@@ -38,6 +38,23 @@ def test_answer_cut_inside_a_character_still_ends() -> None:
     assert whole
 
 
+def test_tokens_without_a_text_do_not_make_later_ones_dearer(
+    tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, silent = tokenizer.decoder(), tokenizer.encode("<|end|>")[0]
+    longest, decode = [0], tokenizer._tokenizer.decode
+
+    class Counting:
+        def decode(self, ids: list[int], **options: bool) -> str:
+            longest[0] = max(longest[0], len(ids))
+            return str(decode(ids, **options))
+
+    monkeypatch.setattr(decoder, "_tokenizer", Counting())
+    ids = [*tokenizer.encode("king"), *[silent] * 1_000, *tokenizer.encode(" queen")]
+    assert "".join(decoder.feed([token]) for token in ids) + decoder.finish() == "king queen"
+    assert longest[0] < 200
+
+
 def test_template_that_refuses_a_conversation_is_an_invalid_request(tmp_path: Path) -> None:
     source = Path("engine/demo/lmaas-demo")
     (tmp_path / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
