@@ -94,9 +94,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unread: list[bytes] = []  # received, and parsed in a later turn of the loop
         self._timer: TimerHandle | None = None
         self._timed: tuple[object, ...] | None = None  # what the timer is for
-        self._unread_answer = UnreadAnswer(
-            self.loop, self.limits.body_timeout_s, self._unsent, self._abandon
-        )
+        self._unread_answer = UnreadAnswer(self.loop, self.limits.body_timeout_s)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Count the connection and time its first request."""
@@ -198,7 +196,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not keep up with its answer: it has a limited time to go on."""
         super().pause_writing()
-        self._unread_answer.begin()
+        self._unread_answer.begin(self._unsent, self._abandon)
 
     def resume_writing(self) -> None:
         """The client read most of what was sent."""
@@ -218,7 +216,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Close the connection once its client has read all, which it has a limited time for."""
         self.transport.close()
         if self._unsent():
-            self._unread_answer.begin()
+            self._unread_answer.begin(self._unsent, self._abandon)
 
     def on_message_begin(self) -> None:
         """A request begins."""

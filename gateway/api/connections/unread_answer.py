@@ -6,28 +6,25 @@ from collections.abc import Callable
 
 
 class UnreadAnswer:
-    """Times a client for which something waits to be sent: it may take nothing for `limit_s`."""
+    """Times a client for which something waits to be sent: it may take nothing for `limit_s`.
 
-    def __init__(
-        self,
-        loop: AbstractEventLoop,
-        limit_s: float,
-        unsent: Callable[[], int],
-        abandon: Callable[[], None],
-    ) -> None:
-        """`unsent` returns the bytes that wait; `abandon` is called at the limit."""
+    It refers to its connection only while it does: a cycle would stay until garbage is searched.
+    """
+
+    def __init__(self, loop: AbstractEventLoop, limit_s: float) -> None:
         self._loop = loop
         self._limit_s = limit_s
-        self._unsent = unsent
-        self._abandon = abandon
         self._timer: TimerHandle | None = None
-        self._before = 0
 
-    def begin(self) -> None:
-        """More waits to be sent than the connection takes."""
+    def begin(self, unsent: Callable[[], int], abandon: Callable[[], None]) -> None:
+        """More waits to be sent than the connection takes.
+
+        `unsent` returns the bytes that wait; `abandon` is called at the limit.
+        """
         if self._timer is None:
-            self._before = self._unsent()
-            self._timer = self._loop.call_later(self._limit_s, self._look)
+            self._timer = self._loop.call_later(
+                self._limit_s, self._look, unsent(), unsent, abandon
+            )
 
     def end(self) -> None:
         """The client reads again, or is gone."""
@@ -35,10 +32,10 @@ class UnreadAnswer:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _look(self, before: int, unsent: Callable[[], int], abandon: Callable[[], None]) -> None:
         self._timer = None
-        left = self._unsent()
-        if left >= self._before:
-            self._abandon()
+        left = unsent()
+        if left >= before:
+            abandon()
         elif left:
-            self.begin()
+            self.begin(unsent, abandon)

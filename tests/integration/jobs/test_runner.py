@@ -286,7 +286,7 @@ async def test_a_runner_that_drains_ends_what_runs_and_gives_back_the_rest(
         answered = {outcome.line for outcome in source.outcomes if not outcome.failure}
         assert answered.issuperset(started)
     assert Counter([*answered, *source.released, *source.waiting]) == Counter(lines)
-    assert source.released
+    assert len(answered) < len(lines)
 
 
 async def test_line_that_no_limit_could_grant_fails_and_holds_up_no_other(
