@@ -228,8 +228,7 @@ class JobRunner:
             self._woken.clear()
             wait_s = POLL_S
             try:
-                if self._claiming:
-                    await self._queue_claimed()
+                await self._queue_claimed()
                 if await self._claim():
                     continue
                 retry_s = RETRY_S
@@ -254,8 +253,11 @@ class JobRunner:
         return bool(lines)
 
     async def _queue_claimed(self) -> None:
-        """Queue the claimed lines in their order. Unavailable or OverLimit: to be repeated."""
-        while self._claimed:
+        """Queue the claimed lines in their order, until the runner stops to start any.
+
+        Unavailable or OverLimit: to be repeated.
+        """
+        while self._claimed and self._claiming:
             lines = list(islice(self._claimed, TOGETHER))
             found = await asyncio.gather(
                 *(self._service.prepare(line.request) for line in lines), return_exceptions=True
