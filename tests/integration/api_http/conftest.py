@@ -76,10 +76,13 @@ async def upload(request: Request[Any, Any, Any]) -> dict[str, int]:
     return {"bytes": len(await request.body())}
 
 
+LARGE = 16 << 20
+
+
 @get("/large")
 async def large() -> bytes:
     """An answer in one piece, larger than what a socket takes."""
-    return bytes(4096 << 12)
+    return bytes(LARGE)
 
 
 @get("/v1/files/{name:str}/content")

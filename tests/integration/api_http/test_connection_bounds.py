@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from tests.integration.api_http.conftest import (
     GET_LIVE,
     GET_LIVE_AGAIN,
+    LARGE,
     PATIENCE_S,
     Server,
     a_post,
@@ -155,9 +156,13 @@ def test_upload_of_a_file_has_a_time_limit_of_its_own() -> None:
         assert (response.status, response.error["code"]) == (408, "request_timeout")
 
 
-@pytest.mark.parametrize("path", [b"/v1/files/x/content", b"/large"])
+@pytest.mark.parametrize(
+    ("path", "size"), [(b"/v1/files/x/content", 4096 << 16), (b"/large", LARGE)]
+)
 @pytest.mark.parametrize("end", [b"", b"Connection: close\r\n"])
-def test_client_that_stops_reading_its_answer_is_disconnected(path: bytes, end: bytes) -> None:
+def test_client_that_stops_reading_its_answer_is_disconnected(
+    path: bytes, size: int, end: bytes
+) -> None:
     with serving(body_timeout_s=SHORT_S) as server:
         client = server.send(b"GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (path, end))
         deadline = time.monotonic() + PATIENCE_S
@@ -168,12 +173,12 @@ def test_client_that_stops_reading_its_answer_is_disconnected(path: bytes, end: 
             assert time.monotonic() < deadline
             time.sleep(0.01)
         with suppress(ConnectionResetError):
-            assert len(client.read_until_closed()) < 4096 << 16
+            assert len(client.read_until_closed()) < size
 
 
 def test_idle_connection_with_an_unread_answer_makes_room_at_once() -> None:
     with serving(connections=1) as server:
-        server.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        unread = server.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         deadline = time.monotonic() + PATIENCE_S
         while not server.count("lmaas_refused_connections_total", reason="evicted"):
             assert time.monotonic() < deadline
@@ -182,6 +187,8 @@ def test_idle_connection_with_an_unread_answer_makes_room_at_once() -> None:
         while server.count("lmaas_open_connections") > 1:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        with suppress(ConnectionResetError):
+            assert len(unread.read_until_closed()) < LARGE, "its connection is gone, not uncounted"
 
 
 def test_client_that_reads_a_file_slowly_gets_the_whole() -> None:

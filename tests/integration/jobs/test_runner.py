@@ -308,11 +308,17 @@ async def test_line_that_no_limit_could_grant_fails_and_holds_up_no_other(
     assert "below" in str(failures[long])
 
 
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that was refused is tried again soon."""
+    monkeypatch.setattr(paused_apps, "MIN_PAUSE_S", 0.05)
+    monkeypatch.setattr(paused_apps, "MAX_PAUSE_S", 0.05)
+
+
+@pytest.mark.usefixtures("short_pauses")
 async def test_app_whose_texts_wait_holds_up_no_other(
     scene: JobScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paused_apps, "MIN_PAUSE_S", 0.05)
-    monkeypatch.setattr(paused_apps, "MAX_PAUSE_S", 0.05)
     lines = scene.lines(groups=2)
     other = UUID(int=77)
     for place in range(MEMBERS):
@@ -367,11 +373,10 @@ class RequeuingSource(ListSource):
         self.waiting[:0] = lines
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_lines_over_a_hard_budget_wait_until_there_is_room_and_none_fails(
-    scene: JobScene, monkeypatch: pytest.MonkeyPatch
+    scene: JobScene,
 ) -> None:
-    monkeypatch.setattr(paused_apps, "MIN_PAUSE_S", 0.05)
-    monkeypatch.setattr(paused_apps, "MAX_PAUSE_S", 0.05)
     lines = scene.lines(groups=2)
     budget = a_limit(value=5 * (PREFIX + OWN + ANSWER))
     ledger = scene.scheduler.holds.ledger

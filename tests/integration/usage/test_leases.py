@@ -78,6 +78,13 @@ class Gateway:
         await self.lessor.sync()
         self.unreported = 0
 
+    async def spend(self, tokens: int) -> None:
+        """A request uses all that it held, which is reported."""
+        hold = await self.admit(tokens)
+        assert hold
+        self.settle(hold, tokens)
+        await self.sync()
+
     async def kill(self) -> None:
         """It ends without giving anything back."""
         task = self.lessor._task
@@ -257,10 +264,7 @@ async def test_budget_begins_again_with_its_period(
     sessions: Sessions, limit: MakeLimit, gateway: MakeGateway
 ) -> None:
     one = gateway(await limit())
-    hold = await one.admit(BUDGET)
-    assert hold
-    one.settle(hold, BUDGET)
-    await one.sync()
+    await one.spend(BUDGET)
     assert await one.admit(10) is None
     one.now_s += 86_400
     assert await one.admit(BUDGET)
@@ -273,10 +277,7 @@ async def test_exchange_that_fails_first_in_a_period_leaves_all_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = gateway(await limit())
-    hold = await one.admit(BUDGET)
-    assert hold
-    one.settle(hold, BUDGET)
-    await one.sync()
+    await one.spend(BUDGET)
 
     async def lose(*_: object) -> None:
         raise DatabaseLost("it is away")
@@ -330,10 +331,7 @@ async def test_account_that_is_opened_again_does_not_sum_usage_again(
     limit: MakeLimit, gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = gateway(await limit())
-    hold = await one.admit(100)
-    assert hold
-    one.settle(hold, 100)
-    await one.sync()
+    await one.spend(100)
     for _ in range(3):
         one.now_s += 60
         await one.sync()
