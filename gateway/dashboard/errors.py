@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
@@ -61,14 +61,14 @@ def _to_sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
 
 def _shown_page(request: Request[Any, Any, Any]) -> str:
     """Path and query of the page that the browser shows; `/` if that is not known."""
-    if not _is_part(request):
-        query = request.url.query
-        return f"{request.url.path}?{query}" if query else request.url.path
+    address = str(request.url)
+    if _is_part(request):
+        address = request.headers.get("hx-current-url", "")
     try:
-        current = urlsplit(request.headers.get("hx-current-url", "/"))
+        _, _, path, query, _ = urlsplit(address)
     except ValueError:
         return "/"
-    return f"{current.path}?{current.query}" if current.query else current.path or "/"
+    return urlunsplit(("", "", path or "/", query, ""))
 
 
 def _is_part(request: Request[Any, Any, Any]) -> bool:

@@ -40,9 +40,7 @@ from gateway.engines.interface import EngineListener
 
 EVENT_TIMEOUT_S: Final = 5.0  # five missed heartbeats
 RETRY_DELAY_S: Final = 0.1
-MAX_BROKEN: Final = (
-    20  # streams in a row that bring no event: the engine is lost, though it answers
-)
+MAX_BROKEN: Final = 20  # streams in a row without an event; then the engine is lost
 SUBMIT_TIMEOUT_S: Final = 30.0
 SLOW_STEP_S: Final = 10.0  # a longer step is logged
 OK: Final = 200

@@ -12,7 +12,7 @@ from gateway.dashboard.access.attempts import SignInAttempts
 from gateway.dashboard.access.guard import ANYONE, CHATS, Looking, page_of
 from gateway.dashboard.access.sessions import Session
 from gateway.dashboard.access.viewer import Viewers
-from gateway.dashboard.pages.sign_in import MAX_FORM_BYTES, MAX_KEY
+from gateway.dashboard.pages.sign_in import MAX_FORM_BYTES, admitted
 from gateway.dashboard.view.headers import HEADERS
 from gateway.dashboard.view.templates import page
 from gateway.errors import InvalidRequest, Unauthenticated
@@ -56,16 +56,11 @@ class PlaygroundController(Controller):
         attempts: NamedDependency[SignInAttempts],
     ) -> Response[None]:
         """Chat with the key of this app from now on."""
-        secret = str((await request.form()).get("key", "")).strip()
-        if not 0 < len(secret) <= MAX_KEY:
-            raise InvalidRequest(f"a key has 1 to {MAX_KEY} characters", param="key")
-        address = request.client.host if request.client else "local socket"
+        form = await request.form()
         try:
-            with attempts.attempt(address):
-                await viewers.caller(secret)
+            session.app_secret = await admitted(form, request, attempts, viewers.caller)
         except Unauthenticated as error:
             raise InvalidRequest("this is not the key of an app", param="key") from error
-        session.app_secret = secret
         return Response(None, status_code=204, headers={**HEADERS, "hx-redirect": self.path})
 
 

@@ -1,5 +1,7 @@
 """Signing in with a key, and out."""
 
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +22,7 @@ from gateway.errors import Forbidden, InvalidRequest, LmaasError
 MAX_FORM_BYTES: Final = 16 << 10
 MAX_KEY: Final = 1_000  # characters
 MAX_BACK: Final = 2_000
+INSIDE: Final = re.compile(r"/page/[!-\[\]-~]*")  # visible ASCII, but no backslash
 
 Back = Annotated[str | None, QueryParameter(description="the page to go to", max_length=MAX_BACK)]
 
@@ -47,7 +50,7 @@ class SignInController(Controller):
         form = await request.form()
         back = inside(str(form.get("back", "")))
         try:
-            secret = await admitted(str(form.get("key", "")), request, viewers, attempts)
+            secret = await admitted(form, request, attempts, viewers.viewer)
         except LmaasError as error:
             return bare_page(
                 "sign_in.html", status=status_of(error), back=back, error=error.message
@@ -87,23 +90,27 @@ class SignOutController(Controller):
 
 
 async def admitted(
-    given: str, request: Request[Any, Any, Any], viewers: Viewers, attempts: SignInAttempts
+    form: Mapping[str, Any],
+    request: Request[Any, Any, Any],
+    attempts: SignInAttempts,
+    check: Callable[[str], Awaitable[object]],
 ) -> str:
-    """The key, if it is valid. Unauthenticated; OverLimit after too many wrong ones."""
-    secret = given.strip()
+    """The form's key, which `check` refuses with Unauthenticated if it is not valid.
+
+    InvalidRequest if it is none; OverLimit after too many wrong ones.
+    """
+    secret = str(form.get("key", "")).strip()
     if not 0 < len(secret) <= MAX_KEY:
         raise InvalidRequest(f"a key has 1 to {MAX_KEY} characters", param="key")
     address = request.client.host if request.client else "local socket"
     with attempts.attempt(address):
-        await viewers.viewer(secret)
+        await check(secret)
     return secret
 
 
 def inside(back: str | None) -> str:
     """A path of the page, with its query, which a sign-in leads to; `/` for any other address."""
-    if back is None or not (back.startswith("/page/") and back.isascii() and back.isprintable()):
-        return "/"
-    return "/" if "\\" in back or " " in back else back
+    return back if back and INSIDE.fullmatch(back) else "/"
 
 
 def check_same_origin(request: Request[Any, Any, Any]) -> None:

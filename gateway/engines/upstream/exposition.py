@@ -5,16 +5,16 @@ from typing import Final
 
 from msgspec import Struct
 
+NUMBER: Final = rb"([0-9][0-9.]*(?:[eE][+-]?[0-9]+)?)"  # neither infinite nor below 0
 LABELS: Final = re.compile(rb'(\w+)="([^"]*)"')
 SERIES: Final = re.compile(
     rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|num_preemptions_total)"
-    rb"(?:\{[^}]*\})? ([0-9][0-9.]*(?:[eE][+-]?[0-9]+)?)",
+    rb"(?:\{[^}]*\})? " + NUMBER,
     re.MULTILINE,
 )
 CONFIGURATION: Final = re.compile(rb"^vllm:cache_config_info\{([^}]*)\}", re.MULTILINE)
 LLAMA: Final = re.compile(
-    rb"^llamacpp:(requests_processing|requests_deferred) ([0-9][0-9.]*(?:[eE][+-]?[0-9]+)?)",
-    re.MULTILINE,
+    rb"^llamacpp:(requests_processing|requests_deferred) " + NUMBER, re.MULTILINE
 )
 
 

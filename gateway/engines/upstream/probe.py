@@ -125,8 +125,7 @@ async def _model(server: UpstreamServer, model: LocalModel, wanted: str | None) 
         raise ServerUnusable(
             f"{server.url} refuses the key in LMAAS_UPSTREAM_API_KEY: {message_of(content)}"
         )
-    if _momentary(status):
-        raise ServerUnreachable(f"/v1/models: status {status}: {message_of(content)}")
+    _check_answered("/v1/models", status, content)
     if status in MISSING and wanted is not None:
         return _Model(wanted)
     listed = _decoded(content, _Models) if status == OK else None
@@ -151,9 +150,8 @@ async def _llama(server: UpstreamServer, model: LocalModel, found: _Model, props
     """llama.cpp's server: its own route takes and returns token ids."""
     body = {"prompt": _trial_prompt(model), "n_predict": 1, "return_tokens": True}
     status, content = await _settled(server, "/completion", body)
+    _check_answered("/completion", status, content)
     answer = _decoded(content, _LlamaCompletion) if status == OK else None
-    if _momentary(status):
-        raise ServerUnreachable(f"/completion: status {status}: {message_of(content)}")
     if answer is None or not answer.tokens:
         raise ServerUnusable(
             f"{server.url}/completion answered with status {status}: {message_of(content)}"
@@ -187,11 +185,10 @@ async def _completions(server: UpstreamServer, model: LocalModel, found: _Model)
         tokens_in = fields is not text
         if answer is not None:
             break
-    if answer is None and _momentary(status):
-        raise ServerUnreachable(f"{COMPLETIONS}: status {status}: {message_of(content)}")
     if answer is None:
+        _check_answered(COMPLETIONS, status, content)
         raise ServerUnusable(
-            f"{server.url}/v1/completions answered with status {status}: {message_of(content)}; "
+            f"{server.url}{COMPLETIONS} answered with status {status}: {message_of(content)}; "
             "the gateway needs this route, with token ids or text"
         )
     returned = bool(answer.choices and answer.choices[0].token_ids)
@@ -239,6 +236,12 @@ async def _settled(
 def _momentary(status: int) -> bool:
     """Whether another answer may come later."""
     return status == TOO_MANY or status >= FAULTS
+
+
+def _check_answered(path: str, status: int, content: bytes) -> None:
+    """ServerUnreachable if the answer of a route that is needed is still a momentary one."""
+    if _momentary(status):
+        raise ServerUnreachable(f"{path}: status {status}: {message_of(content)}")
 
 
 async def _takes(server: UpstreamServer, body: dict[str, Any]) -> bool:

@@ -48,7 +48,7 @@ class SequenceStream:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens whose keys and values the server keeps."""
+        """Tokens whose keys and values the server keeps, as far as they have come."""
         return len(self.sequence.prompt) + len(self.held)
 
     @property

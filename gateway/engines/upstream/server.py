@@ -182,7 +182,8 @@ def _seconds(retry_after: str | None) -> float | None:
 
 def _unreachable(error: httpx.HTTPError) -> ServerUnreachable:
     reason = str(error) or type(error).__name__
-    return ServerUnreachable(reason, refused=any(map(_refused, _causes(error))))
+    refused = any(isinstance(each, ConnectionRefusedError) for each in _causes(error))
+    return ServerUnreachable(reason, refused=refused)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -194,7 +195,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     cause = error.__cause__ or error.__context__
     if cause is not None:
         yield from _causes(cause)
-
-
-def _refused(error: BaseException) -> bool:
-    return isinstance(error, ConnectionRefusedError)

@@ -112,7 +112,8 @@ class StreamPool:
         """The server's KV memory, and what our sequences leave of it."""
         pages, page_tokens = self._connection.kv.pages, self._connection.kv.page_tokens
         running = (stream for stream in self._active.values() if stream.running)
-        used = sum(-(-self._kv_tokens(stream) // page_tokens) for stream in running)
+        tokens = (stream.kv_tokens + self._counter.on_the_way(stream) for stream in running)
+        used = sum(-(-each // page_tokens) for each in tokens)
         return KvState(pages, max(pages - used, 0), page_tokens)
 
     def submit(self, sequences: Iterable[Sequence]) -> None:
@@ -176,10 +177,6 @@ class StreamPool:
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
-
-    def _kv_tokens(self, stream: SequenceStream) -> int:
-        """Tokens whose keys and values the server keeps."""
-        return stream.kv_tokens + self._counter.on_the_way(stream)
 
     @property
     def _running(self) -> int:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from contextlib import suppress
+from operator import itemgetter
 from typing import Final
 
 from msgspec import structs
@@ -74,9 +75,8 @@ class EngineGroup:
     @property
     def step_s(self) -> float | None:
         """Seconds of the newest step of the engine that runs most; None before the first step."""
-        timed = [each for each in self if each.step is not None and each.step_s is not None]
-        busiest = max(timed, key=lambda each: each.step.running if each.step else 0, default=None)
-        return None if busiest is None else busiest.step_s
+        timed = [(each.step.running, each.step_s) for each in self if each.step and each.step_s]
+        return max(timed, key=itemgetter(0))[1] if timed else None
 
     @property
     def connected(self) -> bool:

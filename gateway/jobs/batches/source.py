@@ -1,7 +1,7 @@
 """The lines of jobs in the database as the source of a gateway's runner."""
 
 import asyncio
-from collections.abc import Callable, Collection, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, MutableMapping, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 from uuid import UUID
@@ -99,21 +99,15 @@ class BatchLines(LineSource):
             batches = {batch.id: batch for batch in found}
         claimed: list[JobLine] = []
         unusable: list[LineResult] = []
-        sizes = await self._sizes([(row.batch_id, row.number) for row in rows])
-        for portion in portions(rows, lambda row: sizes.get((row.batch_id, row.number), UNKNOWN)):
-            bodies = await self._bodies([(row.batch_id, row.number) for row in portion])
-            for row in portion:
-                batch = batches[row.batch_id]
-                if (row.batch_id, row.number) not in bodies:
-                    continue  # its job ended meanwhile
-                body = bodies[row.batch_id, row.number]
-                try:
-                    claimed.append(await self._read(row, body, batch, callers[batch.id]))
-                except Exception as error:  # noqa: BLE001  the other lines run
-                    failure = self._failure(error, batch.id, row.number)
-                    unusable.append(
-                        self._failed(batch.id, row.number, row.custom_id, batch.endpoint, failure)
-                    )
+        async for row, body in self._with_bodies(rows):
+            batch = batches[row.batch_id]
+            try:
+                claimed.append(await self._read(row, body, batch, callers[batch.id]))
+            except Exception as error:  # noqa: BLE001  the other lines run
+                failure = self._failure(error, batch.id, row.number)
+                unusable.append(
+                    self._failed(batch.id, row.number, row.custom_id, batch.endpoint, failure)
+                )
         if unusable:
             await self._write(unusable)
         self._held.update(_place(_claimed(line)) for line in claimed)
@@ -157,7 +151,21 @@ class BatchLines(LineSource):
             BatchLine.claimed_by == self._owner, BatchLine.state == LineState.RUNNING
         )
         rows = await session.scalars(ours.order_by(BatchLine.batch_id, BatchLine.rank))
-        return [row for row in rows if (row.batch_id, row.number) not in self._held]
+        return [row for row in rows if _row_place(row) not in self._held]
+
+    async def _with_bodies(
+        self, rows: Sequence[BatchLine]
+    ) -> AsyncGenerator[tuple[BatchLine, _Body], None]:
+        """The lines with their bodies, of which few are in memory at once. DatabaseLost.
+
+        Those whose job ended meanwhile are left out.
+        """
+        sizes = await self._sizes([_row_place(row) for row in rows])
+        for portion in portions(rows, lambda row: sizes.get(_row_place(row), UNKNOWN)):
+            bodies = await self._bodies([_row_place(row) for row in portion])
+            for row in portion:
+                if _row_place(row) in bodies:
+                    yield row, bodies[_row_place(row)]
 
     async def _sizes(self, places: Sequence[Place]) -> dict[Place, int]:
         """The bytes of the bodies of these lines, as far as they are known. DatabaseLost."""
@@ -350,6 +358,10 @@ def _request_and_kept(
 
 def _size(result: LineResult) -> int:
     return len(result.result or b"")
+
+
+def _row_place(row: BatchLine) -> Place:
+    return row.batch_id, row.number
 
 
 def _place(line: ClaimedLine) -> tuple[UUID, int]:
